@@ -1,0 +1,82 @@
+"""Every bound of the package, with its unit and its reason, in one place."""
+
+from __future__ import annotations
+
+# Guest memory and vfio-user.
+
+DMA_REGIONS_MAX = 65_535
+"""Memory regions one guest may map: the `max_dma_maps` that QEMU itself proposes."""
+
+# vfio-user.
+
+SOCKET_PATH_BYTES_MAX = 107
+"""Longest path of a UNIX socket: sun_path holds 108 bytes with its terminating zero."""
+
+MESSAGE_FDS_MAX = 16
+"""Descriptors with one message: the `max_msg_fds` that we offer, and the most QEMU accepts."""
+
+MESSAGE_BYTES_MAX = 8_192
+"""Longest vfio-user message we accept. QEMU's longest is its VERSION, 214 bytes; an access of
+REGION_ACCESS_BYTES_MAX needs 32 more than that. A longer one ends the connection."""
+
+REGION_ACCESS_BYTES_MAX = 4_096
+"""The `max_data_xfer_size` that we offer. The largest access that exists is one of the whole
+configuration space, 256 bytes; a page leaves room."""
+
+RECEIVE_BUFFER_BYTES = 65_536
+"""One recvmsg of the vfio-user server: about 1,800 posted doorbells, and many times
+MESSAGE_BYTES_MAX, so that the rest of a cut message always fits in front of the next read."""
+
+REPLY_QUEUE_BYTES_MAX = 262_144
+"""Replies kept for a peer that does not read them, beyond what its socket holds. QEMU reads from
+a thread of its own and never gets there; whoever does is disconnected."""
+
+LOG_LINES_MAX = 10
+"""Log lines of one kind in each LOG_WINDOW_S; the rest are counted. A hostile or broken peer can
+cause one with each message."""
+
+LOG_WINDOW_S = 10.0
+"""Seconds after which LOG_LINES_MAX starts again."""
+
+# Storage.
+
+IO_PIECES_MAX = 1024
+"""Pieces of memory in one preadv or pwritev call: Linux's IOV_MAX. More take several calls."""
+
+DIRECT_ALIGN_MIN = 512
+"""Bytes: no disk transfers less than this past the page cache."""
+
+DIRECT_ALIGN_MAX = 65_536
+"""Bytes: the largest logical block that Linux supports. A request that is aligned to it and still
+called invalid is refused for another reason."""
+
+BOUNCE_BYTES = 1 << 20
+"""Bytes of aligned memory through which direct I/O goes that is not aligned itself: large enough
+that the system call costs little beside the copy, and at least two of the largest blocks."""
+
+ZERO_PIECE_BYTES = 1 << 20
+"""Bytes of zeroes written at once where the host cannot zero a range: a range may be gigabytes."""
+
+# The controller.
+
+FETCH_BURST = 64
+"""Commands taken from one submission queue before the next one has its turn. Bounds how long a
+busy queue, or a host that writes a doorbell without pause, can keep the others waiting."""
+ABORTS_MAX = 4
+"""Abort commands that may be outstanding (ACL): what Base 2.2 recommends, 5.1.13.2.1."""
+ASYNC_EVENT_REQUESTS_MAX = 4
+"""Asynchronous Event Requests that may be parked (AERL): what Base 2.2 recommends, 5.1.13.2.1."""
+ASYNC_EVENTS_QUEUED_MAX = 64
+"""Asynchronous events that wait for a request; more are dropped. Equal ones are kept once, so a
+host cannot make the queue grow by repeating a mistake."""
+ERROR_LOG_ENTRIES = 16
+"""Entries of the error information log (ELPE)."""
+
+# A doorbell page that is mapped into the guest.
+
+DOORBELL_IDLE_S = 0.001
+"""Longest sleep between two looks at the page while a guest may ring. A store into the page wakes
+nobody, so this bounds what a single command after a pause can be late by."""
+DOORBELL_SPIN_S = 0.000_2
+"""Time without a ring before the server sleeps at all: a few times what a guest needs from an
+interrupt to its next command."""

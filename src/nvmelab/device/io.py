@@ -1,0 +1,170 @@
+"""I/O commands of the NVM Command Set. NVM Command Set 1.2, 3.3; Flush: Base 2.2, 7.2."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from nvmelab.device.namespaces import Namespace
+from nvmelab.device.queues import Request
+from nvmelab.device.transfer import from_host, map_prp
+from nvmelab.spec.commands import NvmOpcode
+from nvmelab.spec.nvm import DatasetManagement, Flush, Range, Read, Write, WriteZeroes
+from nvmelab.spec.status import NvmeError, Status
+
+if TYPE_CHECKING:
+    from nvmelab.device.controller import Controller
+
+TRACE_NAMES = {
+    int(opcode): f"NVME_NVM_CMD_{name}"
+    for opcode, name in (
+        (NvmOpcode.FLUSH, "FLUSH"),
+        (NvmOpcode.WRITE, "WRITE"),
+        (NvmOpcode.READ, "READ"),
+        (NvmOpcode.WRITE_ZEROES, "WRITE_ZEROES"),
+        (NvmOpcode.DATASET_MANAGEMENT, "DSM"),
+    )
+}
+"""Names of the opcodes in QEMU's log."""
+
+_ALL = 0xFFFF_FFFF
+
+
+def _namespace(controller: Controller, nsid: int) -> Namespace:
+    """The namespace a command names. Base 2.2, 3.2.1: NSID 0 or above NN is invalid; one that is
+    valid and not attached, or the broadcast value, is an invalid field."""
+    namespace = controller.namespaces.get(nsid)
+    if namespace is None:
+        if nsid != _ALL and not 1 <= nsid <= max(controller.namespaces):
+            raise NvmeError(Status.INVALID_NAMESPACE_OR_FORMAT, f"NSID {nsid:#x}")
+        raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"NSID {nsid:#x} is not active")
+    return namespace
+
+
+def _check_range(controller: Controller, namespace: Namespace, slba: int, nlb: int) -> None:
+    if slba + nlb > namespace.nsze:
+        if controller.trace:
+            controller.trace("err_invalid_lba_range", slba, nlb, namespace.nsze)
+        raise NvmeError(Status.LBA_OUT_OF_RANGE, f"LBA {slba:#x} + {nlb}")
+
+
+def _check_length(controller: Controller, nbytes: int) -> None:
+    mdts = controller.config.mdts
+    if mdts and nbytes > 4096 << mdts:
+        if controller.trace:
+            controller.trace("err_mdts", nbytes)
+        raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"{nbytes} bytes are above MDTS")
+
+
+def _check_writable(namespace: Namespace) -> None:
+    if namespace.backend.read_only:
+        raise NvmeError(Status.NAMESPACE_IS_WRITE_PROTECTED, "the image is read-only")
+
+
+def read(controller: Controller, request: Request, command: Read) -> int:
+    namespace = _namespace(controller, command.nsid)
+    nbytes = command.nlb << namespace.shift
+    trace = controller.trace
+    if trace:
+        trace("read", request.cid, command.nsid, command.nlb, nbytes, command.slba)
+    _check_length(controller, nbytes)
+    _check_range(controller, namespace, command.slba, command.nlb)
+    views = map_prp(controller.memory, command.prp1, command.prp2, nbytes, controller.page_size,
+                    write=True, trace=trace)  # fmt: skip
+    namespace.backend.read(command.slba << namespace.shift, views)
+    request.nbytes = nbytes
+    if trace:
+        trace("rw_cb", request.cid, namespace.backend.name)
+        trace("rw_complete_cb", request.cid, namespace.backend.name)
+    return 0
+
+
+def write(controller: Controller, request: Request, command: Write) -> int | None:
+    namespace = _namespace(controller, command.nsid)
+    nbytes = command.nlb << namespace.shift
+    trace = controller.trace
+    if trace:
+        trace("write", request.cid, TRACE_NAMES[request.opcode], command.nsid, command.nlb,
+              nbytes, command.slba)  # fmt: skip
+    _check_length(controller, nbytes)
+    _check_range(controller, namespace, command.slba, command.nlb)
+    _check_writable(namespace)
+    views = map_prp(controller.memory, command.prp1, command.prp2, nbytes, controller.page_size,
+                    write=False, trace=trace)  # fmt: skip
+    namespace.backend.write(command.slba << namespace.shift, views)
+    request.nbytes = nbytes
+    if trace:
+        trace("rw_cb", request.cid, namespace.backend.name)
+        trace("rw_complete_cb", request.cid, namespace.backend.name)
+    return _make_durable(controller, request, namespace, command.fua)
+
+
+def _make_durable(
+    controller: Controller, request: Request, namespace: Namespace, fua: int
+) -> int | None:
+    """Finish a command that has written: what it wrote outlives a power failure if FUA is set or
+    the host has switched the write cache off."""
+    if (fua or namespace.write_through) and namespace.backend.write_cache:
+        return None if controller.later(request, namespace.backend.flush) else 0
+    return 0
+
+
+def flush(controller: Controller, request: Request, command: Flush) -> int | None:
+    if command.nsid == _ALL:
+        namespaces = list(controller.namespaces.values())
+    else:
+        namespaces = [_namespace(controller, command.nsid)]
+    backends = [namespace.backend for namespace in namespaces if not namespace.backend.read_only]
+    if controller.trace:
+        for namespace in namespaces:
+            controller.trace("flush_ns", namespace.nsid)
+
+    def work() -> None:
+        for backend in backends:
+            backend.flush()
+
+    return None if controller.later(request, work) else 0
+
+
+def write_zeroes(controller: Controller, request: Request, command: WriteZeroes) -> int | None:
+    namespace = _namespace(controller, command.nsid)
+    nbytes = command.nlb << namespace.shift
+    if controller.trace:
+        controller.trace("write", request.cid, TRACE_NAMES[request.opcode], command.nsid,
+                         command.nlb, nbytes, command.slba)  # fmt: skip
+    _check_range(controller, namespace, command.slba, command.nlb)
+    _check_writable(namespace)
+    offset = command.slba << namespace.shift
+    durable = command.fua or namespace.write_through
+
+    def work() -> None:
+        namespace.backend.write_zeroes(offset, nbytes, may_unmap=bool(command.deac))
+        if durable:
+            namespace.backend.flush()
+
+    return None if controller.later(request, work) else 0
+
+
+def dataset_management(
+    controller: Controller, request: Request, command: DatasetManagement
+) -> int | None:
+    namespace = _namespace(controller, command.nsid)
+    if controller.trace:
+        controller.trace("dsm", command.nr, command.attributes)
+    if not command.attributes & 1 << 2:
+        return 0  # the other attributes are hints, and we have no use for them
+    _check_writable(namespace)
+    data = from_host(controller, command, command.nr * Range.size)
+    ranges = [Range.from_words(words) for words in struct.iter_unpack("<4I", data)]
+    for item in ranges:
+        if controller.trace:
+            controller.trace("dsm_deallocate", item.slba, item.nlb)
+        _check_range(controller, namespace, item.slba, item.nlb)
+
+    def work() -> None:
+        for item in ranges:
+            if item.nlb:
+                start, size = item.slba << namespace.shift, item.nlb << namespace.shift
+                namespace.backend.discard(start, size)
+
+    return None if controller.later(request, work) else 0

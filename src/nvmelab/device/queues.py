@@ -1,0 +1,96 @@
+"""Submission and completion queues, and the commands that are on their way between them.
+
+NVMe Base 2.2, section 3.3 (queues) and 4.2 (completion queue entries). Sizes are in entries.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Request:
+    """One command from its fetch to the posting of its completion."""
+
+    __slots__ = ("cid", "dropped", "dw0", "nbytes", "nsid", "opcode", "sq", "started", "status",
+                 "words")  # fmt: skip
+
+    def __init__(self, sq: SubmissionQueue, words: tuple[int, ...], started: int) -> None:
+        self.sq = sq
+        self.words = words
+        """The submission queue entry as 16 dwords: the one copy that was made of it."""
+        self.opcode = words[0] & 0xFF
+        self.cid = words[0] >> 16
+        self.nsid = words[1]
+        self.started = started
+        """The clock at the fetch, in nanoseconds."""
+        self.status = 0
+        """Status field of the completion, without the phase bit."""
+        self.dw0 = 0
+        self.nbytes = 0
+        """Bytes of user data moved."""
+        self.dropped = False
+        """The queue is gone (reset or deletion): no completion may be posted."""
+
+
+class CompletionQueue:
+    """A ring that the controller fills and the host empties."""
+
+    __slots__ = ("base", "finished", "head", "id", "ien", "phase", "size", "sqs", "tail",
+                 "unsignalled", "vector")  # fmt: skip
+
+    def __init__(self, id: int, base: int, size: int, vector: int, ien: bool) -> None:
+        self.id = id
+        self.base = base
+        self.size = size
+        self.vector = vector
+        self.ien = ien
+        self.head = 0
+        """First entry the host has not released: what it last wrote to the head doorbell."""
+        self.tail = 0
+        """Next entry to be written."""
+        self.phase = 1
+        self.finished: deque[Request] = deque()
+        """Finished, not posted: in the order in which they will be."""
+        self.unsignalled = False
+        """Entries were posted after the last interrupt."""
+        self.sqs = 0
+        """Submission queues bound to this queue."""
+
+    @property
+    def full(self) -> bool:
+        """One entry always stays free (Base 2.2, 3.3.1.5)."""
+        tail = self.tail + 1
+        return (0 if tail == self.size else tail) == self.head
+
+
+class SubmissionQueue:
+    """A ring that the host fills and the controller empties."""
+
+    __slots__ = ("base", "cq", "deletion", "fetched", "head", "id", "limit", "outstanding",
+                 "parked", "size", "stopped", "tail", "working")  # fmt: skip
+
+    def __init__(
+        self, id: int, base: int, size: int, cq: CompletionQueue, limit: int | None
+    ) -> None:
+        self.id = id
+        self.base = base
+        self.size = size
+        self.cq = cq
+        self.limit = size if limit is None else limit
+        """Most commands that are fetched and have no posted completion. Drivers that over-commit
+        a queue rely on its size as the limit."""
+        self.head = 0
+        self.tail = 0
+        """What the host last wrote to the tail doorbell."""
+        self.outstanding = 0
+        """Commands fetched and not posted, parked Asynchronous Event Requests excepted."""
+        self.fetched: deque[Request] = deque()
+        """Fetched, not begun."""
+        self.working: set[Request] = set()
+        """Begun, and handed to a slow part of the storage."""
+        self.parked = 0
+        """Asynchronous Event Requests held back until there is an event."""
+        self.stopped = False
+        """The host wrote an impossible tail: nothing more is consumed."""
+        self.deletion: Request | None = None
+        """The Delete I/O Submission Queue command that waits for `working` to become empty."""

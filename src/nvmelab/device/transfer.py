@@ -1,0 +1,121 @@
+"""Where a command's data is: Physical Region Pages to pieces of guest memory.
+
+NVMe Base 2.2, section 4.3.1 (PRP entries and lists). SGLs are not implemented (SGLS is 0).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from nvmelab.memory import GuestMemory
+from nvmelab.spec.commands import Command
+from nvmelab.spec.status import NvmeError, Status
+from nvmelab.trace.bus import Emit
+
+if TYPE_CHECKING:
+    from nvmelab.device.controller import Controller
+
+PRP_SIZE = 8
+
+
+def _misplaced(what: str, value: int) -> NvmeError:
+    return NvmeError(Status.PRP_OFFSET_INVALID, f"{what} {value:#x} has a bad offset")
+
+
+def _list_entries(
+    memory: GuestMemory, pointer: int, count: int, page_size: int, trace: Emit | None
+) -> list[int]:
+    """The `count` page addresses of a PRP list, following its chain. Each list page is copied once
+    and then judged."""
+    if pointer % PRP_SIZE:
+        raise _misplaced("PRP list pointer", pointer)
+    pages: list[int] = []
+    while True:
+        room = (page_size - pointer % page_size) // PRP_SIZE
+        wanted = count - len(pages)
+        chained = wanted > room
+        taken = room if chained else wanted
+        entries = struct.unpack(f"<{taken}Q", memory.read(pointer, taken * PRP_SIZE))
+        for entry in entries:
+            if entry % page_size:
+                if trace:
+                    trace("err_invalid_prplist_ent", entry)
+                raise _misplaced("PRP list entry", entry)
+        pages += entries
+        if not chained:
+            return pages
+        # The last entry of a list page that is not enough points to the next page. It had to be
+        # page aligned like the others, so the next page is a whole one and the walk gets on.
+        pointer = pages.pop()
+
+
+def map_prp(
+    memory: GuestMemory,
+    prp1: int,
+    prp2: int,
+    length: int,
+    page_size: int,
+    *,
+    write: bool,
+    trace: Emit | None = None,
+) -> list[memoryview]:
+    """The pieces of guest memory that hold `length` (at least 1) bytes, in order.
+
+    `write` says that the pieces will be written to. Pages that follow each other are one piece.
+    Raises NvmeError for a bad offset and MemoryFault for an address that is not guest memory.
+    """
+    if prp1 & 3:
+        raise _misplaced("PRP1", prp1)
+    first = page_size - prp1 % page_size
+    rest = length - first
+    if trace:
+        pages = 1 + max(0, -(-rest // page_size))
+        trace("map_prp", min(first, length), length, prp1, prp2, pages)
+    if rest <= 0:
+        if trace:
+            trace("map_addr", prp1, length)
+        return memory.views(prp1, length, write=write)
+    if rest <= page_size:
+        if prp2 % page_size:
+            if trace:
+                trace("err_invalid_prp2_align", prp2)
+            raise _misplaced("PRP2", prp2)
+        addresses = [prp2]
+    else:
+        addresses = _list_entries(memory, prp2, -(-rest // page_size), page_size, trace)
+    pieces: list[memoryview] = []
+    start, size = prp1, first
+    for address in addresses:
+        piece = min(page_size, rest)
+        rest -= piece
+        if trace:
+            trace("map_addr", address, piece)
+        if address == start + size:
+            size += piece
+            continue
+        pieces += memory.views(start, size, write=write)
+        start, size = address, piece
+    return pieces + memory.views(start, size, write=write)
+
+
+def to_host(controller: Controller, command: Command, data: bytes) -> None:
+    """Copy `data` to where the command's PRPs point. Raises NvmeError and MemoryFault."""
+    pieces = _pieces(controller, command, len(data), write=True)
+    at = 0
+    for piece in pieces:
+        piece[:] = data[at : at + len(piece)]
+        at += len(piece)
+
+
+def from_host(controller: Controller, command: Command, length: int) -> bytes:
+    """A private copy of the `length` bytes the command's PRPs point to. Raises NvmeError and
+    MemoryFault."""
+    return b"".join(_pieces(controller, command, length, write=False))
+
+
+def _pieces(
+    controller: Controller, command: Command, length: int, *, write: bool
+) -> list[memoryview]:
+    return map_prp(controller.memory, command.prp1, command.prp2, length, controller.page_size,
+                   write=write, trace=controller.trace)  # fmt: skip

@@ -1,0 +1,57 @@
+"""A thread for storage operations that may take long, such as a flush.
+
+The controller must answer register reads meanwhile: QEMU gives up on a device that does not answer
+for five seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+
+
+class Worker:
+    """One thread that takes operations in order.
+
+    `finished` holds (token, error or None) of those that are done; `fd` is an eventfd that becomes
+    readable when `finished` has grown. The thread touches nothing else of the caller's.
+    """
+
+    def __init__(self) -> None:
+        self.finished: deque[tuple[object, OSError | None]] = deque()
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._work: queue.SimpleQueue[tuple[object, Callable[[], None]] | None]
+        self._work = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name="nvmelab-storage", daemon=True)
+        self._thread.start()
+
+    def submit(self, token: object, work: Callable[[], None]) -> None:
+        """Have `work` done. Only OSError may come out of it."""
+        self._work.put((token, work))
+
+    def acknowledge(self) -> None:
+        """Make `fd` unreadable again; call it before looking at `finished`."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Wait for what was submitted, end the thread, close the descriptor."""
+        self._work.put(None)
+        self._thread.join()
+        os.close(self.fd)
+
+    def _loop(self) -> None:
+        while (item := self._work.get()) is not None:
+            token, work = item
+            error: OSError | None = None
+            try:
+                work()
+            except OSError as failure:
+                error = failure
+            self.finished.append((token, error))
+            os.eventfd_write(self.fd, 1)

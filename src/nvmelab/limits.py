@@ -80,3 +80,31 @@ nobody, so this bounds what a single command after a pause can be late by."""
 DOORBELL_SPIN_S = 0.000_2
 """Time without a ring before the server sleeps at all: a few times what a guest needs from an
 interrupt to its next command."""
+
+# QEMU.
+
+QEMU_PROBE_S = 20.0
+"""Seconds that `qemu --version` or the help of one device may take. Normally well under one;
+loading the binary and its modules from a cold or shared disk takes several."""
+
+QEMU_GUEST_PROBE_S = 10.0
+"""Seconds in which a guest of one boot sector must have answered: 0.3 on a healthy machine, 4 where
+the hypervisor emulates every instruction."""
+
+QEMU_KILLED_S = 5.0
+"""Seconds to wait for a killed QEMU to be gone. One that hangs inside the kernel is left behind."""
+
+QEMU_OPTION_SHOWN_MAX = 100
+"""Characters of an option that an error message shows, so that the message stays one line."""
+
+QEMU_SERIAL_MAX = 20
+"""Characters of a serial number: the field of Identify Controller, and QEMU's own limit."""
+
+QEMU_IO_QUEUE_PAIRS_MAX = 65_535
+"""I/O queue pairs that `max_ioqpairs=` may ask for: queue ids have 16 bits."""
+
+QEMU_MSIX_VECTORS_MAX = 2_048
+"""MSI-X vectors that `msix_qsize=` may ask for: the table size field of PCI has 11 bits."""
+
+QEMU_BLOCK_SIZE_MAX = 2 << 20
+"""Bytes: the largest block size that QEMU's block layer gives to a device."""

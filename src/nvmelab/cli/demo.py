@@ -1,0 +1,85 @@
+"""`nvmelab demo`: our driver on our controller, in one process."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from nvmelab.cli.options import Fail
+from nvmelab.device.controller import Controller, ControllerConfig
+from nvmelab.device.namespaces import Namespace
+from nvmelab.device.pci import NvmeFunction
+from nvmelab.host.driver import Driver
+from nvmelab.host.queues import DeviceError
+from nvmelab.host.workload import Workload
+from nvmelab.link.inproc import InprocLink
+from nvmelab.memory import GuestMemory
+from nvmelab.report.terminal import size_text
+from nvmelab.storage.ram import RamBackend
+
+_DISK = 64 << 20
+_QUEUE_PAIRS = 2
+
+
+@click.command(short_help="See it work: no QEMU, no root.")
+@click.option("--entries", type=click.IntRange(2, 2048), default=4, show_default=True)
+@click.option("--writes", type=click.IntRange(1, 1_000_000), default=5000, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def demo(entries: int, writes: int, seed: int, as_json: bool) -> None:
+    """Our NVMe driver writes to our NVMe controller through tiny queues, reads everything back and
+    compares.
+
+    Queues of a few entries are where QEMU's device once forgot commands (QEMU issue 2388).
+
+    \b
+    nvmelab demo
+    nvmelab demo --entries 2 --seed 7
+    """
+    config = ControllerConfig(serial="demo", queue_entries=entries)
+    controller = Controller(config, [Namespace(1, RamBackend(_DISK), "demo")], GuestMemory())
+    try:
+        driver = Driver(InprocLink(NvmeFunction(controller)))
+        driver.enable()
+        identity = driver.identify_controller()
+        namespace = driver.identify_namespace(1)
+        driver.set_number_of_queues(_QUEUE_PAIRS)
+        qpairs = [driver.create_qpair(qid, entries=entries) for qid in range(1, _QUEUE_PAIRS + 1)]
+        block = 1 << namespace.lbaf0_lbads
+        work = Workload(
+            driver, qpairs, nsid=1, block=block, blocks=namespace.nsze, writes=writes, seed=seed
+        )
+        report = work.run()
+        for qpair in qpairs:
+            driver.delete_qpair(qpair)
+        driver.shutdown()
+    except DeviceError as error:
+        raise Fail(f"the demo failed, which is a bug of nvmelab: {error}") from None
+    if as_json:
+        result = {
+            "entries": entries,
+            "seed": seed,
+            "queue_pairs": _QUEUE_PAIRS,
+            "commands": report.commands,
+            "bytes_written": report.written,
+            "bytes_verified": report.verified,
+            "most_outstanding": report.most_outstanding,
+            "interrupts": controller.statistics.interrupts,
+        }
+        click.echo(json.dumps(result))
+        return
+    click.echo(
+        f"device   {identity.mn}, {size_text(namespace.nsze * block)} in memory, "
+        f"I/O queues of at most {driver.cap.mqes} entries (CAP.MQES {driver.cap.mqes - 1})\n"
+        f"driver   {_QUEUE_PAIRS} queue pairs of {entries} entries, "
+        f"up to {report.most_outstanding} commands outstanding\n"
+        f"work     {report.commands:,} commands, {size_text(report.written)} written at random "
+        f"places, flushed       seed {seed}\n"
+        f"verified {size_text(report.verified)} read back: every byte is what was written last\n"
+        f"device   {controller.statistics.interrupts:,} interrupts, shut down, "
+        "no command left behind\n"
+        "\n"
+        "Next: nvmelab run -- qemu-system-x86_64 ...   a guest on this controller\n"
+        "      nvmelab doctor                          what this machine has for it"
+    )

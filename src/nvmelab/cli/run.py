@@ -1,0 +1,211 @@
+"""`nvmelab run`: a QEMU command line whose NVMe devices are ours."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Iterator
+from types import FrameType
+
+import click
+
+from nvmelab.cli.options import Fail, device_options, open_trace
+from nvmelab.device.controller import ControllerConfig
+from nvmelab.link.loop import Loop
+from nvmelab.link.vfio_user.server import ServerError
+from nvmelab.qemu.binary import QemuError, probe
+from nvmelab.qemu.commandline import CommandLineError, NvmeDevice, Plan, rewrite
+from nvmelab.report.terminal import summary, summary_table
+from nvmelab.service import Disk, Service
+from nvmelab.storage.base import ImageError
+from nvmelab.storage.file import CacheMode
+
+_PR_SET_PDEATHSIG = 1
+
+
+class CannotRun(Fail):
+    """QEMU was not run. The exit status is the one that `env` and `docker run` use for it."""
+
+    exit_code = 125
+
+
+@click.command(
+    short_help="Run a QEMU command line on our controller.",
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+)
+@click.argument("qemu", nargs=-1, type=click.UNPROCESSED, metavar="-- QEMU ARGUMENTS...")
+@device_options
+@click.option("--dry-run", is_flag=True, help="Print the rewritten QEMU command and end.")
+def run(
+    qemu: tuple[str, ...],
+    queue_entries: int | None,
+    pci_id: tuple[int, int],
+    doorbells: str,
+    trace: tuple[str, ...],
+    trace_file: str | None,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Run a QEMU command line with each `-device nvme` replaced by our controller on the same
+    image. QEMU 10.1 or later.
+
+    The exit status is QEMU's own, or 125 if it could not be run. The summary goes to standard
+    error.
+
+    \b
+    nvmelab run -- qemu-system-x86_64 -m 2G -nographic \\
+        -drive file=usr.img,if=none,id=nvm -device nvme,serial=deadbeef,drive=nvm ...
+    nvmelab run --queue-entries 4 --trace 'pci_nvme_*' -- qemu-system-x86_64 ...
+    """
+    try:
+        plan = rewrite(qemu)
+        disks = [_disk(device, queue_entries, pci_id) for device in plan.devices]
+        if dry_run:
+            sockets = [f"nvme{number}.sock" for number in range(len(disks))]
+            click.echo(shlex.join(plan.command(sockets)))
+            return
+        probe(qemu[0]).require_vfio_user()
+        status = _run(plan, disks, doorbells, trace, trace_file, as_json)
+    except (CommandLineError, QemuError, ImageError, ServerError, Fail) as error:
+        raise CannotRun(str(error)) from None
+    sys.exit(status)
+
+
+def _disk(device: NvmeDevice, queue_entries: int | None, pci_id: tuple[int, int]) -> Disk:
+    """What to serve in the place of one `-device nvme`. Raises Fail."""
+    if queue_entries is not None and device.mqes is not None:
+        raise Fail(
+            f"both --queue-entries {queue_entries} and mqes={device.mqes} of -device nvme are "
+            "given; leave out one of them"
+        )
+    if device.mqes is not None:
+        queue_entries = device.mqes + 1
+    image = device.image
+    return Disk(
+        path=image.path,
+        config=ControllerConfig(
+            serial=device.serial,
+            pci_vendor=pci_id[0],
+            pci_device=pci_id[1],
+            queue_entries=queue_entries or ControllerConfig().queue_entries,
+            io_queues=device.max_ioqpairs,
+            vectors=device.msix_qsize,
+            mdts=device.mdts,
+        ),
+        cache=CacheMode(image.direct, image.write_cache, ignore_flush=not image.flush),
+        read_only=image.read_only,
+        discard=image.discard,
+        probe=image.format is None,
+        lock=image.locking,
+        block=device.logical_block_size,
+        physical=device.physical_block_size,
+        aio=image.aio,
+    )
+
+
+def _run(
+    plan: Plan,
+    disks: list[Disk],
+    doorbells: str,
+    trace: tuple[str, ...],
+    trace_file: str | None,
+    as_json: bool,
+) -> int:
+    """Serve the disks, run QEMU, report. The exit status is QEMU's."""
+    services: list[Service] = []
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nvmelab-"))
+        loop = Loop()
+        stack.callback(loop.close)
+        sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(disks))]
+        for number, (disk, socket) in enumerate(zip(disks, sockets, strict=True)):
+            trace_log = open_trace(trace, trace_file, doorbells, number=number)
+            if trace_log:
+                stack.callback(trace_log.close)
+            service = Service(disk, socket, loop, trace=trace_log, mapped=doorbells == "mapped")
+            stack.callback(service.close)
+            services.append(service)
+        for note in plan.notes:
+            click.echo(f"nvmelab: {note}", err=True)
+        stack.enter_context(_terminal_restored())
+        status = _run_qemu(plan.command(sockets), loop)
+    for service in services:
+        click.echo(json.dumps(summary(service)) if as_json else summary_table(service), err=True)
+    return status
+
+
+def _run_qemu(command: list[str], loop: Loop) -> int:
+    """Run QEMU as a child and the loop beside it, until QEMU ends."""
+    libc = ctypes.CDLL(None)
+
+    def die_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    # The handlers come first: a signal in between must not leave a QEMU behind.
+    waiting: list[int] = []
+    with _signals(lambda number: waiting.append(number)):
+        try:
+            child = subprocess.Popen(command, preexec_fn=die_with_parent)
+        except OSError as error:
+            raise QemuError(f"{command[0]} cannot be run: {error.strerror}") from None
+
+    asked = bool(waiting)
+
+    def forward(number: int) -> None:
+        """The first signal asks QEMU to end, a further one makes it."""
+        nonlocal asked
+        child.send_signal(signal.SIGKILL if asked else signal.SIGTERM)
+        asked = True
+
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        with _signals(forward):
+            if waiting:
+                child.terminate()
+            loop.add(pidfd, lambda _events: loop.stop())
+            loop.run()
+            loop.remove(pidfd)
+    finally:
+        if child.poll() is None:
+            child.kill()
+        status = child.wait()
+        os.close(pidfd)
+    return status if status >= 0 else 128 - status
+
+
+@contextlib.contextmanager
+def _signals(handler: object) -> Iterator[None]:
+    """Call `handler(number)` for the signals that end a program."""
+    assert callable(handler)
+
+    def call(number: int, _frame: FrameType | None) -> None:
+        handler(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    before = [signal.signal(number, call) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def _terminal_restored() -> Iterator[None]:
+    """Leave the terminal as it was: a QEMU that is killed cannot."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    state = termios.tcgetattr(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, state)

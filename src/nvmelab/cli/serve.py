@@ -1,0 +1,101 @@
+"""`nvmelab serve`: the controller alone, on a UNIX socket."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+from typing import Any
+
+import click
+
+from nvmelab.cli.options import Fail, device_options, open_trace
+from nvmelab.device.controller import ControllerConfig
+from nvmelab.link.loop import Loop
+from nvmelab.link.vfio_user.server import ServerError
+from nvmelab.report.terminal import size_text, summary, summary_table
+from nvmelab.service import Disk, Service
+from nvmelab.storage.base import ImageError
+from nvmelab.storage.file import CACHE_MODES
+
+
+@click.command(short_help="Serve an image on a vfio-user socket.")
+@click.argument("image", type=click.Path())
+@click.option("--socket", "socket_path", required=True, metavar="PATH", help="UNIX socket to make.")
+@click.option("--serial", default="nvmelab", show_default=True, help="Serial number.")
+@click.option(
+    "--cache",
+    type=click.Choice(list(CACHE_MODES)),
+    default="writeback",
+    show_default=True,
+    help="What it means in QEMU; none is O_DIRECT.",
+)
+@click.option("--read-only", is_flag=True, help="The guest cannot write.")
+@click.option("--block-size", type=click.Choice(["512", "4096"]), default="512", show_default=True)
+@device_options
+def serve(
+    image: str,
+    socket_path: str,
+    serial: str,
+    cache: str,
+    read_only: bool,
+    block_size: str,
+    queue_entries: int | None,
+    pci_id: tuple[int, int],
+    doorbells: str,
+    trace: tuple[str, ...],
+    trace_file: str | None,
+    as_json: bool,
+) -> None:
+    """Serve IMAGE as an NVMe controller to any vfio-user client, until Ctrl-C.
+
+    One guest at a time; when it is gone, the next may come.
+
+    \b
+    nvmelab serve disk.img --socket nvme.sock
+    nvmelab serve disk.img --socket nvme.sock --queue-entries 4 \\
+        --trace 'pci_nvme_*' --trace-file run.log
+    """
+    disk = Disk(
+        path=image,
+        config=ControllerConfig(
+            serial=serial,
+            pci_vendor=pci_id[0],
+            pci_device=pci_id[1],
+            queue_entries=queue_entries or ControllerConfig().queue_entries,
+        ),
+        cache=CACHE_MODES[cache],
+        read_only=read_only,
+        block=int(block_size),
+        physical=int(block_size),
+    )
+    trace_log = open_trace(trace, trace_file, doorbells)
+    loop = Loop()
+    try:
+        service = Service(disk, socket_path, loop, trace=trace_log, mapped=doorbells == "mapped")
+    except (ImageError, ServerError) as error:
+        raise Fail(str(error)) from None
+
+    def stop(_signal: int, _frame: Any) -> None:
+        loop.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    size = service.controller.namespaces[1].backend.size
+    device = {"driver": "vfio-user-pci", "socket": {"path": socket_path, "type": "unix"}}
+    click.echo(
+        f"nvmelab: {image} ({size_text(size)}) is served on {socket_path}; Ctrl-C ends it.\n"
+        "QEMU 10.1 or later takes it with, for example:\n"
+        "  -m 1G -object memory-backend-memfd,id=mem0,size=1G,share=on "
+        "-machine memory-backend=mem0 \\\n"
+        f"  -device {shlex.quote(json.dumps(device))}",
+        err=True,
+    )
+    try:
+        loop.run()
+    finally:
+        service.close()
+        if trace_log:
+            trace_log.close()
+        loop.close()
+    click.echo(json.dumps(summary(service)) if as_json else summary_table(service), err=True)

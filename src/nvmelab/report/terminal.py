@@ -1,0 +1,92 @@
+"""What a run did, as a short table for a terminal and as an object for a program."""
+
+from __future__ import annotations
+
+from nvmelab.service import Service
+from nvmelab.spec.layout import OpenEnum
+from nvmelab.spec.status import Status
+
+
+def size_text(nbytes: int) -> str:
+    """`4.0 KiB`, `1.5 GiB`; `-` for nothing."""
+    if nbytes == 0:
+        return "-"
+    if nbytes < 1024:
+        return f"{nbytes} B"
+    units = ("KiB", "MiB", "GiB", "TiB")
+    power = min((nbytes.bit_length() - 1) // 10, len(units))
+    return f"{nbytes / (1 << 10 * power):.1f} {units[power - 1]}"
+
+
+def time_text(ns: int) -> str:
+    """`950 ns`, `94 us`, `17.4 ms`, `2.31 s`: three digits."""
+    if ns < 1000:
+        return f"{ns} ns"
+    for limit, unit in ((10**6, "us"), (10**9, "ms")):
+        if ns < limit:
+            return f"{ns / limit * 1000:.3g} {unit}"
+    return f"{ns / 10**9:.3g} s"
+
+
+def _status_label(field: int) -> str:
+    status: OpenEnum = Status(field & 0x7FF)
+    return status.label
+
+
+def summary(service: Service) -> dict[str, object]:
+    """What the controller did since it was made, for `--json`."""
+    controller = service.controller
+    return {
+        "image": service.disk.path,
+        "serial": service.disk.config.serial,
+        "queue_entries": service.disk.config.queue_entries,
+        "o_direct": service.disk.cache.direct,
+        "aio": service.disk.aio,
+        "commands": [
+            {
+                "command": name,
+                "count": counter.commands,
+                "bytes": counter.nbytes,
+                "median_ns": counter.median_ns,
+                "worst_ns": counter.worst_ns,
+                "errors": {_status_label(field): n for field, n in counter.errors.items()},
+            }
+            for name, counter in controller.statistics.rows()
+        ],
+        "interrupts": controller.statistics.interrupts,
+        "trace": service.trace.path if service.trace else None,
+    }
+
+
+def summary_table(service: Service) -> str:
+    """The same for a person, several lines. Latency is from a command's fetch to its posting."""
+    statistics = service.controller.statistics
+    disk = service.disk
+    lines = [
+        f"nvmelab: {disk.path}: serial {disk.config.serial}, "
+        f"{'O_DIRECT' if disk.cache.direct else 'page cache'}, "
+        f"I/O queues of at most {disk.config.queue_entries} entries"
+    ]
+    if disk.aio not in (None, "threads"):
+        lines.append(f"  aio={disk.aio} was not used: nvmelab does its own I/O")
+    rows = statistics.rows()
+    if not rows:
+        lines.append("  no command arrived: the guest has no driver for it, or did not get so far")
+    else:
+        lines.append(
+            f"  {'command':<20}{'count':>10}{'data':>12}{'median':>10}{'worst':>10}  errors"
+        )
+    for name, counter in rows:
+        errors = ", ".join(
+            f"{count} x {_status_label(field)}" for field, count in counter.errors.items()
+        )
+        median = time_text(counter.median_ns) if counter.worst_ns else "-"
+        worst = time_text(counter.worst_ns) if counter.worst_ns else "-"
+        lines.append(
+            f"  {name:<20}{counter.commands:>10,}{size_text(counter.nbytes):>12}"
+            f"{median:>10}{worst:>10}  {errors or 'none'}"
+        )
+    lines.append(f"  {statistics.interrupts:,} interrupts")
+    if service.trace:
+        lines.append(f"  trace: {service.trace.path}")
+    return "\n".join(lines)

@@ -1,0 +1,183 @@
+"""One disk image served on one socket: the parts of the package put together.
+
+A `Disk` says what to serve, a `Service` serves it from a loop it is given. Both `nvmelab serve` and
+`nvmelab run` are made of this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from nvmelab.device.controller import Controller, ControllerConfig
+from nvmelab.device.doorbells import DoorbellPage
+from nvmelab.device.namespaces import Namespace
+from nvmelab.device.pci import NvmeFunction
+from nvmelab.limits import DOORBELL_IDLE_S, DOORBELL_SPIN_S
+from nvmelab.link.loop import Loop
+from nvmelab.link.vfio_user.server import Server
+from nvmelab.memory import GuestMemory
+from nvmelab.spec.registers import DOORBELLS
+from nvmelab.storage.base import Backend, ImageError
+from nvmelab.storage.file import CACHE_MODES, CacheMode, FileBackend
+from nvmelab.storage.worker import Worker
+from nvmelab.trace.bus import Bus
+from nvmelab.trace.qemu_log import QemuLogWriter, select
+
+_log = logging.getLogger("nvmelab.service")
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """What one controller serves."""
+
+    path: str
+    config: ControllerConfig = ControllerConfig()
+    cache: CacheMode = CACHE_MODES["writeback"]
+    read_only: bool = False
+    discard: bool = True
+    probe: bool = True
+    """Refuse an image that looks like another format than raw."""
+    lock: bool = True
+    block: int = 512
+    """Logical block size in bytes."""
+    physical: int = 512
+    """Physical block size in bytes."""
+    aio: str | None = None
+    """What QEMU was told to use; for the report, as we have I/O of our own."""
+
+
+class TraceFile:
+    """Events of one controller in a file, as QEMU's log prints them. Raises PatternError for a
+    pattern that selects nothing, OSError if the file cannot be written."""
+
+    def __init__(self, patterns: tuple[str, ...], path: str) -> None:
+        names = select(patterns)
+        self.path = path
+        self._file: TextIO = Path(path).open("w", encoding="utf-8")  # noqa: SIM115
+        self.bus = Bus()
+        self.bus.subscribe(QemuLogWriter(self._file), names)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Service:
+    """Serves one disk on the UNIX socket `socket_path`, from `loop`.
+
+    `mapped` offers the doorbell page to the guest. `on_disconnect` is called when a guest is gone.
+    Raises ImageError and ServerError, with nothing left behind.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        socket_path: str,
+        loop: Loop,
+        *,
+        trace: TraceFile | None = None,
+        mapped: bool = False,
+        on_disconnect: Callable[[], None] | None = None,
+    ) -> None:
+        assert not (trace and mapped), "a mapped doorbell page hides the order of events"
+        self.disk = disk
+        self.socket_path = socket_path
+        self.trace = trace
+        self._loop = loop
+        self._active_until = 0.0
+        self._polling = False
+        with contextlib.ExitStack() as stack:
+            backend = FileBackend(
+                disk.path,
+                cache=disk.cache,
+                read_only=disk.read_only,
+                discard=disk.discard,
+                lock=disk.lock,
+                probe=disk.probe,
+            )
+            stack.callback(backend.close)
+            if not backend.read_only:
+                stack.callback(_last_flush, backend)
+            _check_size(disk, backend.size)
+            worker = Worker()
+            stack.callback(worker.close)
+            page = _shared_page(stack) if mapped else None
+            namespace = Namespace(
+                1, backend, disk.config.serial, block=disk.block, physical=disk.physical
+            )
+            self.controller = Controller(
+                disk.config,
+                [namespace],
+                GuestMemory(),
+                clock=time.perf_counter_ns,
+                worker=worker,
+                doorbells=DoorbellPage(page[1]) if page else None,
+            )
+            self.controller.trace = trace.bus.emitter if trace else None
+            self.function = NvmeFunction(self.controller)
+            self.server = Server(
+                self.function,
+                socket_path,
+                loop,
+                doorbells=page[0] if page else None,
+                on_disconnect=on_disconnect,
+            )
+            stack.callback(self.server.close)
+            loop.add(worker.fd, lambda _events: worker.acknowledge())
+            stack.callback(loop.remove, worker.fd)
+            turn = self._polling_turn if mapped else self.function.run
+            loop.add_worker(turn)
+            stack.callback(loop.remove_worker, turn)
+            stack.callback(loop.limit_sleep, self, None)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Disconnect the guest, make the image durable, give everything back."""
+        self._stack.close()
+
+    def _polling_turn(self) -> bool:
+        """As `function.run`; besides, the loop must not sleep long while doorbells can be rung
+        that announce themselves to nobody."""
+        busy = self.function.run()
+        doorbells = self.controller.doorbells
+        assert doorbells
+        now = time.monotonic()
+        if busy or doorbells.take_rung():
+            self._active_until = now + DOORBELL_SPIN_S
+        enabled = bool(self.controller.csts.rdy)
+        if enabled != self._polling:
+            self._polling = enabled
+            self._loop.limit_sleep(self, DOORBELL_IDLE_S if enabled else None)
+        return bool(busy or (enabled and now < self._active_until))
+
+
+def _last_flush(backend: Backend) -> None:
+    """As QEMU does when it ends: what the guest wrote and did not flush becomes durable too."""
+    try:
+        backend.flush()
+    except OSError as error:
+        _log.error("%s: the last flush failed: %s", backend.name, error.strerror)
+
+
+def _check_size(disk: Disk, size: int) -> None:
+    if size % disk.block:
+        raise ImageError(
+            f"{disk.path}: {size} bytes are no multiple of the {disk.block}-byte logical block; "
+            f"round it up with: truncate -s %{disk.block} {disk.path}"
+        )
+
+
+def _shared_page(stack: contextlib.ExitStack) -> tuple[int, memoryview]:
+    """A memfd that stands for BAR0 up to the end of the doorbell page, and the page itself."""
+    size = DOORBELLS + DoorbellPage.SIZE
+    fd = os.memfd_create("nvmelab-doorbells", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    os.ftruncate(fd, size)
+    return fd, memoryview(mmap.mmap(fd, size))[DOORBELLS:]

@@ -77,6 +77,8 @@ ERROR_LOG_ENTRIES = 16
 DOORBELL_IDLE_S = 0.001
 """Longest sleep between two looks at the page while a guest may ring. A store into the page wakes
 nobody, so this bounds what a single command after a pause can be late by."""
+DOORBELL_PAGE_QUEUES = 511
+"""I/O queue pairs whose doorbells are on the one 4 KiB page; queue 0 takes the first two."""
 DOORBELL_SPIN_S = 0.000_2
 """Time without a ring before the server sleeps at all: a few times what a guest needs from an
 interrupt to its next command."""

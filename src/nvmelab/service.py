@@ -21,9 +21,9 @@ from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
-from nvmelab.limits import DOORBELL_IDLE_S, DOORBELL_SPIN_S
+from nvmelab.limits import DOORBELL_IDLE_S, DOORBELL_PAGE_QUEUES, DOORBELL_SPIN_S
 from nvmelab.link.loop import Loop
-from nvmelab.link.vfio_user.server import Server
+from nvmelab.link.vfio_user.server import Server, ServerError
 from nvmelab.memory import GuestMemory
 from nvmelab.spec.registers import DOORBELLS
 from nvmelab.storage.base import Backend, ImageError
@@ -91,6 +91,12 @@ class Service:
         self.socket_path = socket_path
         self.trace = trace
         self._loop = loop
+        if mapped and disk.config.io_queues > DOORBELL_PAGE_QUEUES:
+            raise ServerError(
+                f"{disk.path}: the one doorbell page that can be mapped has room for "
+                f"{DOORBELL_PAGE_QUEUES} I/O queue pairs, not {disk.config.io_queues}; "
+                "give a smaller max_ioqpairs=, or leave out --doorbells mapped"
+            )
         self._active_until = 0.0
         self._polling = False
         with contextlib.ExitStack() as stack:
@@ -118,7 +124,7 @@ class Service:
                 GuestMemory(),
                 clock=time.perf_counter_ns,
                 worker=worker,
-                doorbells=DoorbellPage(page[1]) if page else None,
+                doorbells=DoorbellPage(page[1], disk.config.io_queues + 1) if page else None,
             )
             self.controller.trace = trace.bus.emitter if trace else None
             self.function = NvmeFunction(self.controller)

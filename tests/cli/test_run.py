@@ -1,0 +1,174 @@
+"""`nvmelab run`, as far as no QEMU is needed; the rest is in tests/guest/test_run.py."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from nvmelab.storage.file import FileBackend
+from tests.cli.conftest import Invoke, error_of
+
+
+@pytest.fixture
+def qemu(tmp_path: Path) -> Path:
+    """A program that answers like QEMU 11.1 and then ends with status 7."""
+    return fake_qemu(tmp_path, "11.1.0", '-device) echo "vfio-user-pci options:"; exit 0')
+
+
+def fake_qemu(folder: Path, version: str, case: str) -> Path:
+    program = folder / "qemu-system-x86_64"
+    program.write_text(
+        "#!/bin/sh\ncase $1 in\n"
+        f'--version) echo "QEMU emulator version {version}"; exit 0 ;;\n{case} ;;\nesac\nexit 7\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def line(qemu: Path, image: Path, *, drive: str = ",format=raw", device: str = "") -> list[str]:
+    return [
+        *("--", str(qemu), "-m", "1G"),
+        *(
+            "-drive",
+            f"file={image},if=none,id=d{drive}",
+            "-device",
+            f"nvme,serial=s,drive=d{device}",
+        ),
+    ]
+
+
+def test_exit_status_is_qemus(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    result = nvmelab("run", *line(qemu, image))
+
+    assert result.exit_code == 7
+    assert "no command arrived" in result.stderr
+    FileBackend(image).close()
+
+
+def test_dry_run_prints_the_command_and_runs_nothing(nvmelab: Invoke, image: Path) -> None:
+    result = nvmelab("run", "--dry-run", *line(Path("no-such-qemu"), image))
+
+    words = shlex.split(result.stdout)
+    assert result.exit_code == 0
+    assert words[:3] == ["no-such-qemu", "-m", "1G"]
+    assert '"driver":"vfio-user-pci"' in words[words.index("-device") + 1]
+
+
+def test_no_command_is_an_error_with_an_example(nvmelab: Invoke) -> None:
+    assert "-device nvme,serial=deadbeef,drive=nvm" in error_of(nvmelab("run"), 125)
+
+
+def test_missing_image(nvmelab: Invoke, qemu: Path, tmp_path: Path) -> None:
+    message = error_of(nvmelab("run", *line(qemu, tmp_path / "gone.img")), 125)
+
+    assert "gone.img" in message
+    assert "truncate -s" in message
+
+
+def test_read_only_image_of_a_writable_drive(
+    nvmelab: Invoke, qemu: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_to_open(monkeypatch)
+
+    message = error_of(nvmelab("run", *line(qemu, image)), 125)
+
+    assert "readonly=on" in message
+
+
+def refuse_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files cannot be opened for writing: root may write whatever the mode of a file says."""
+    import errno
+    import os
+
+    plain = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, **more: int) -> int:
+        if str(path).endswith(".img") and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return plain(path, flags, mode, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def test_image_of_odd_size(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    image.write_bytes(bytes(1000))
+
+    message = error_of(nvmelab("run", *line(qemu, image)), 125)
+
+    assert "1000 bytes" in message
+    assert f"truncate -s %512 {image}" in message
+
+
+def test_image_locked_by_another(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    other = FileBackend(image)
+
+    message = error_of(nvmelab("run", *line(qemu, image)), 125)
+    other.close()
+
+    assert f"{image}: in use by" in message
+
+
+def test_qcow2_image(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    image.write_bytes(b"QFI\xfb\0\0\0\3" + bytes(4088))
+
+    message = error_of(nvmelab("run", *line(qemu, image, drive="")), 125)
+
+    assert f"qemu-img convert -O raw {image}" in message
+
+
+def test_unknown_option_of_the_device(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    message = error_of(nvmelab("run", *line(qemu, image, device=",cmb_size_mb=64")), 125)
+
+    assert "'cmb_size_mb' is not served; understood: serial, drive" in message
+
+
+def test_unknown_option_of_ours(nvmelab: Invoke) -> None:
+    result = nvmelab("run", "--frobnicate", "--", "qemu-system-x86_64")
+
+    assert result.exit_code == 2
+    assert "No such option" in result.stderr
+
+
+def test_queue_entries_and_mqes_together(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    words = ("--queue-entries", "4", *line(qemu, image, device=",mqes=7"))
+
+    message = error_of(nvmelab("run", *words), 125)
+
+    assert "both --queue-entries 4 and mqes=7" in message
+
+
+def test_too_old_qemu(nvmelab: Invoke, tmp_path: Path, image: Path) -> None:
+    old = fake_qemu(tmp_path, "7.2.22", "-device) exit 1")
+
+    message = error_of(nvmelab("run", *line(old, image)), 125)
+
+    assert message.startswith("QEMU 7.2.22 is too old: vfio-user-pci needs 10.1 or later")
+
+
+def test_missing_qemu(nvmelab: Invoke, tmp_path: Path, image: Path) -> None:
+    message = error_of(nvmelab("run", *line(tmp_path / "gone", image)), 125)
+
+    assert "gone is not there; install QEMU 10.1 or later" in message
+
+
+def test_trace_with_mapped_doorbells(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    words = ("--doorbells", "mapped", "--trace", "pci_nvme_*", *line(qemu, image))
+
+    assert "--doorbells mapped excludes --trace" in error_of(nvmelab("run", *words), 125)
+
+
+def test_more_queues_than_a_doorbell_page_holds(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    words = ("--doorbells", "mapped", *line(qemu, image, device=",max_ioqpairs=512"))
+
+    message = error_of(nvmelab("run", *words), 125)
+
+    assert "511 I/O queue pairs, not 512" in message
+    FileBackend(image).close()
+
+
+def test_trace_pattern_that_matches_nothing(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    message = error_of(nvmelab("run", "--trace", "nvme_*", *line(qemu, image)), 125)
+
+    assert "--trace 'nvme_*' matches no event" in message

@@ -157,7 +157,7 @@ class Service:
         now = time.monotonic()
         if busy or doorbells.take_rung():
             self._active_until = now + DOORBELL_SPIN_S
-        enabled = bool(self.controller.csts.rdy)
+        enabled = bool(self.controller.life.csts.rdy)
         if enabled != self._polling:
             self._polling = enabled
             self._loop.limit_sleep(self, DOORBELL_IDLE_S if enabled else None)

@@ -9,6 +9,7 @@ from nvmelab.spec.admin import Abort, CreateIoCq, CreateIoSq, DeleteIoCq, Delete
 from nvmelab.spec.commands import AdminOpcode
 from nvmelab.spec.registers import IOCQES, IOSQES
 from nvmelab.spec.status import NvmeError, Status
+from nvmelab.trace.events import EVENTS
 
 if TYPE_CHECKING:
     from nvmelab.device.controller import Controller
@@ -31,96 +32,86 @@ TRACE_NAMES = {
 """Names of the opcodes in QEMU's log."""
 
 
-def _refuse(
-    controller: Controller, event: str, values: tuple[int, ...], status: Status, cause: str
-) -> NvmeError:
+def _require(controller: Controller, met: bool, status: Status, event: str, *values: int) -> None:
+    """Refuse the command with `status`, and trace `event`, unless the condition is met."""
+    if met:
+        return
     if controller.trace:
         controller.trace(event, *values)
-    return NvmeError(status, cause)
+    raise NvmeError(status, EVENTS[event].template.format(*values))
 
 
 def create_io_cq(controller: Controller, request: Request, command: CreateIoCq) -> int:
-    qid, entries = command.qid, command.qsize
-    if controller.trace:
-        controller.trace("create_cq", command.prp1, qid, command.iv, entries - 1,
-                         command.pc | command.ien << 1, command.ien)  # fmt: skip
-    if not 1 <= qid <= controller.config.io_queues or qid in controller.cqs:
-        raise _refuse(controller, "err_invalid_create_cq_cqid", (qid,),
-                      Status.INVALID_QUEUE_IDENTIFIER, f"CQID {qid} is out of range or used")  # fmt: skip
-    if not 2 <= entries <= controller.config.queue_entries:
-        raise _refuse(controller, "err_invalid_create_cq_size", (entries - 1,),
-                      Status.INVALID_QUEUE_SIZE, f"{entries} entries")  # fmt: skip
-    cc = controller.cc
-    if cc.iocqes != IOCQES:
-        raise _refuse(controller, "err_invalid_create_cq_entry_size", (cc.iosqes, cc.iocqes),
-                      Status.INVALID_QUEUE_SIZE, f"CC.IOCQES is {cc.iocqes}")  # fmt: skip
-    if not command.pc:
-        raise _refuse(controller, "err_invalid_create_cq_qflags", (command.ien << 1,),
-                      Status.INVALID_FIELD_IN_COMMAND, "PC is 0 and CAP.CQR is 1")  # fmt: skip
-    if command.prp1 % controller.page_size:
-        raise _refuse(controller, "err_invalid_create_cq_addr", (command.prp1,),
-                      Status.PRP_OFFSET_INVALID, f"PRP1 {command.prp1:#x}")  # fmt: skip
+    config, cc, trace = controller.config, controller.life.cc, controller.trace
+    qid, base, vector, qsize = command.qid, command.prp1, command.iv, command.qsize - 1
+    flags = command.pc | command.ien << 1
+    if trace:
+        trace("create_cq", base, qid, vector, qsize, flags, command.ien)
+    free = 1 <= qid <= config.io_queues and qid not in controller.cqs
+    _require(controller, free, Status.INVALID_QUEUE_IDENTIFIER, "err_invalid_create_cq_cqid", qid)
+    fits = 2 <= command.qsize <= config.queue_entries
+    _require(controller, fits, Status.INVALID_QUEUE_SIZE, "err_invalid_create_cq_size", qsize)
+    event = "err_invalid_create_cq_entry_size"
+    set_up = cc.iocqes == IOCQES
+    _require(controller, set_up, Status.INVALID_QUEUE_SIZE, event, cc.iosqes, cc.iocqes)
+    event = "err_invalid_create_cq_qflags"  # CAP.CQR: queues are physically contiguous
+    _require(controller, bool(command.pc), Status.INVALID_FIELD_IN_COMMAND, event, flags)
+    aligned = base % controller.life.page_size == 0
+    _require(controller, aligned, Status.PRP_OFFSET_INVALID, "err_invalid_create_cq_addr", base)
     # Without MSI-X there is only vector 0 (NVMe over PCIe Transport, 3.2).
-    vectors = controller.config.vectors if controller.msix_enabled else 1
-    if command.ien and command.iv >= vectors:
-        raise _refuse(controller, "err_invalid_create_cq_vector", (command.iv,),
-                      Status.INVALID_INTERRUPT_VECTOR, f"vector {command.iv}")  # fmt: skip
-    controller.add_cq(CompletionQueue(qid, command.prp1, entries, command.iv, bool(command.ien)))
+    exists = not command.ien or vector < (config.vectors if controller.msix_enabled else 1)
+    event = "err_invalid_create_cq_vector"
+    _require(controller, exists, Status.INVALID_INTERRUPT_VECTOR, event, vector)
+    controller.add_cq(CompletionQueue(qid, base, command.qsize, vector, bool(command.ien)))
     return 0
 
 
 def create_io_sq(controller: Controller, request: Request, command: CreateIoSq) -> int:
-    qid, cqid, entries = command.qid, command.cqid, command.qsize
-    if controller.trace:
-        controller.trace("create_sq", command.prp1, qid, cqid, entries - 1,
-                         command.pc | command.qprio << 1)  # fmt: skip
+    config, cc, trace = controller.config, controller.life.cc, controller.trace
+    qid, cqid, base, qsize = command.qid, command.cqid, command.prp1, command.qsize - 1
+    flags = command.pc | command.qprio << 1
+    if trace:
+        trace("create_sq", base, qid, cqid, qsize, flags)
     # A CQID that can never exist is a bad identifier; one that does not exist is another error.
-    if not 1 <= cqid <= controller.config.io_queues:
-        raise _refuse(controller, "err_invalid_create_sq_cqid", (cqid,),
-                      Status.INVALID_QUEUE_IDENTIFIER, f"CQID {cqid} is out of range")  # fmt: skip
-    if cqid not in controller.cqs:
-        raise _refuse(controller, "err_invalid_create_sq_cqid", (cqid,),
-                      Status.COMPLETION_QUEUE_INVALID, f"CQ {cqid} does not exist")  # fmt: skip
-    if not 1 <= qid <= controller.config.io_queues or qid in controller.sqs:
-        raise _refuse(controller, "err_invalid_create_sq_sqid", (qid,),
-                      Status.INVALID_QUEUE_IDENTIFIER, f"SQID {qid} is out of range or used")  # fmt: skip
-    if not 2 <= entries <= controller.config.queue_entries or controller.cc.iosqes != IOSQES:
-        raise _refuse(controller, "err_invalid_create_sq_size", (entries - 1,),
-                      Status.INVALID_QUEUE_SIZE,
-                      f"{entries} entries, CC.IOSQES {controller.cc.iosqes}")  # fmt: skip
-    if not command.pc:
-        raise _refuse(controller, "err_invalid_create_sq_qflags", (command.qprio << 1,),
-                      Status.INVALID_FIELD_IN_COMMAND, "PC is 0 and CAP.CQR is 1")  # fmt: skip
-    if command.prp1 % controller.page_size:
-        raise _refuse(controller, "err_invalid_create_sq_addr", (command.prp1,),
-                      Status.PRP_OFFSET_INVALID, f"PRP1 {command.prp1:#x}")  # fmt: skip
-    controller.add_sq(qid, command.prp1, entries, controller.cqs[cqid])
+    event = "err_invalid_create_sq_cqid"
+    possible = 1 <= cqid <= config.io_queues
+    _require(controller, possible, Status.INVALID_QUEUE_IDENTIFIER, event, cqid)
+    _require(controller, cqid in controller.cqs, Status.COMPLETION_QUEUE_INVALID, event, cqid)
+    free = 1 <= qid <= config.io_queues and qid not in controller.sqs
+    _require(controller, free, Status.INVALID_QUEUE_IDENTIFIER, "err_invalid_create_sq_sqid", qid)
+    fits = 2 <= command.qsize <= config.queue_entries and cc.iosqes == IOSQES
+    _require(controller, fits, Status.INVALID_QUEUE_SIZE, "err_invalid_create_sq_size", qsize)
+    event = "err_invalid_create_sq_qflags"  # CAP.CQR: queues are physically contiguous
+    _require(controller, bool(command.pc), Status.INVALID_FIELD_IN_COMMAND, event, flags)
+    aligned = base % controller.life.page_size == 0
+    _require(controller, aligned, Status.PRP_OFFSET_INVALID, "err_invalid_create_sq_addr", base)
+    controller.add_sq(qid, base, command.qsize, controller.cqs[cqid])
     return 0
 
 
 def delete_io_cq(controller: Controller, request: Request, command: DeleteIoCq) -> int:
-    cq = controller.cqs.get(command.qid)
-    if cq is None or command.qid == 0:
-        raise _refuse(controller, "err_invalid_del_cq_cqid", (command.qid,),
-                      Status.INVALID_QUEUE_IDENTIFIER, f"no I/O CQ {command.qid}")  # fmt: skip
-    if cq.sqs:
-        raise _refuse(controller, "err_invalid_del_cq_notempty", (command.qid,),
-                      Status.INVALID_QUEUE_DELETION, f"{cq.sqs} SQs are bound to it")  # fmt: skip
+    qid = command.qid
+    exists = qid != 0 and qid in controller.cqs
+    _require(controller, exists, Status.INVALID_QUEUE_IDENTIFIER, "err_invalid_del_cq_cqid", qid)
+    unused = controller.cqs[qid].sqs == 0
+    _require(controller, unused, Status.INVALID_QUEUE_DELETION, "err_invalid_del_cq_notempty", qid)
     if controller.trace:
-        controller.trace("del_cq", command.qid)
-    del controller.cqs[command.qid]
+        controller.trace("del_cq", qid)
+    controller.remove_cq(controller.cqs[qid])
     return 0
 
 
 def delete_io_sq(controller: Controller, request: Request, command: DeleteIoSq) -> int | None:
-    sq = controller.sqs.get(command.qid)
-    if sq is None or command.qid == 0 or sq.deletion:
-        raise _refuse(controller, "err_invalid_del_sq", (command.qid,),
-                      Status.INVALID_QUEUE_IDENTIFIER, f"no I/O SQ {command.qid}")  # fmt: skip
+    qid = command.qid
+    exists = qid != 0 and qid in controller.sqs and not controller.sqs[qid].deletion
+    _require(controller, exists, Status.INVALID_QUEUE_IDENTIFIER, "err_invalid_del_sq", qid)
+    sq = controller.sqs[qid]
     if controller.trace:
-        controller.trace("del_sq", command.qid)
+        controller.trace("del_sq", qid)
     if sq.working:
-        sq.deletion = request  # the storage may still change blocks: the queue ends after that
+        # The storage may still change blocks: the queue ends after that.
+        sq.deletion = request
+        sq.stopped = True
         return None
     controller.remove_sq(sq)
     return 0

@@ -29,32 +29,19 @@ from nvmelab.device import dispatch
 from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.events import AsyncEvents
 from nvmelab.device.features import Features
+from nvmelab.device.lifecycle import LifeCycle
 from nvmelab.device.namespaces import Namespace, identity
 from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
-from nvmelab.device.registers import RegisterFile
 from nvmelab.device.statistics import Statistics
 from nvmelab.limits import FETCH_BURST
 from nvmelab.memory import GuestMemory, MemoryFault
 from nvmelab.spec.events import ErrorEvent, EventType
 from nvmelab.spec.logpages import LogPage
-from nvmelab.spec.registers import (
-    CQE_SIZE,
-    DOORBELLS,
-    PROPERTIES_SIZE,
-    SQE_SIZE,
-    Aqa,
-    Cap,
-    Cc,
-    Csts,
-    Register,
-)
+from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, PROPERTIES_SIZE, SQE_SIZE
 from nvmelab.storage.worker import Worker
 from nvmelab.trace.bus import Emit
 
 _WORDS = struct.Struct("<16I").unpack
-
-MPSMAX = 4
-"""Largest CC.MPS: 64 KiB pages."""
 
 
 class ControllerConfig(msgspec.Struct, frozen=True):
@@ -65,6 +52,8 @@ class ControllerConfig(msgspec.Struct, frozen=True):
     firmware: str = "0.1"
     pci_vendor: int = 0x1B36
     pci_device: int = 0x0010
+    pci_subsystem_vendor: int = 0x1AF4
+    pci_subsystem: int = 0x1100
     queue_entries: int = 2048
     """Largest I/O queue in entries, 2 to 65536 (CAP.MQES + 1)."""
     io_queues: int = 64
@@ -87,8 +76,9 @@ class Step(NamedTuple):
 class Controller:
     """One controller with its namespaces.
 
-    `interrupt(vector)` raises an MSI-X vector; the link sets it. `clock()` gives nanoseconds and serves statistics
-    only. `worker` takes slow storage operations; without one they are carried out in the step.
+    `interrupt(vector)` raises an MSI-X vector; the link sets it. `clock()` gives nanoseconds and
+    serves statistics only. `worker` takes slow storage operations; without one they are carried
+    out in the step.
     """
 
     def __init__(
@@ -112,47 +102,27 @@ class Controller:
         self.trace: Emit | None = None
         self.statistics = Statistics()
         self.subnqn = f"nqn.2014-08.org.nvmexpress:uuid:{identity(config.serial, 'subsystem')}"
-        self.bus_master = False
-        """The PCI function may read and write memory and send interrupts."""
         self.msix_enabled = False
-        self.registers = RegisterFile()
-        self.registers["vs"] = 0x0001_0400
-        self.registers["cap"] = int.from_bytes(
-            Cap(mqes=config.queue_entries, cqr=1, to=15, css=1, mpsmax=MPSMAX).encode(), "little"
-        )
-        self.page_size = 4096
+        self.life = LifeCycle(self)
         self.sqs: dict[int, SubmissionQueue] = {}
         self.cqs: dict[int, CompletionQueue] = {}
+        self._order: tuple[tuple[SubmissionQueue, ...], tuple[CompletionQueue, ...]] = ((), ())
         self._in_worker = 0
-        self._resetting = False
-        self._shutting_down = False
-        self._clear()
+        self.clear()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """All queues and commands, features and events are gone, as after any reset."""
         for sq in self.sqs.values():
-            for request in sq.working:
-                request.dropped = True
+            sq.end()
         self.sqs.clear()
         self.cqs.clear()
+        self._reorder()
         self.features = Features(self)
         self.events = AsyncEvents(self)
         for namespace in self.namespaces.values():
             namespace.write_through = not namespace.backend.write_cache
 
     # Registers.
-
-    @property
-    def cc(self) -> Cc:
-        return Cc.from_words((self.registers["cc"],))
-
-    @property
-    def csts(self) -> Csts:
-        return Csts.from_words((self.registers["csts"],))
-
-    def _set_csts(self, **changes: int) -> None:
-        csts = msgspec.structs.replace(self.csts, **changes)
-        self.registers["csts"] = int.from_bytes(csts.encode(), "little")
 
     def mmio_read(self, offset: int, size: int) -> int:
         """A read of 1, 2, 4 or 8 bytes of the properties or doorbells. Doorbells read as zero
@@ -163,10 +133,10 @@ class Controller:
             if offset % 4 and size >= 4:
                 trace("ub_mmiord_misaligned32", offset)
             elif size < 4:
-                trace("ub_mmiord_toosmall", offset, size)
+                trace("ub_mmiord_toosmall", offset)
         if offset + size > PROPERTIES_SIZE:
             return 0
-        return self.registers.read(offset, size)
+        return self.life.registers.read(offset, size)
 
     def mmio_write(self, offset: int, size: int, value: int) -> None:
         """A write of 1, 2, 4 or 8 bytes of the properties or doorbells. Takes effect at once."""
@@ -175,160 +145,16 @@ class Controller:
             trace("mmio_write", offset, value, size)
         if offset >= DOORBELLS:
             self._doorbell(offset - DOORBELLS, value)
-            return
-        if trace:
-            if offset % 4:
-                trace("ub_mmiowr_misaligned32", offset)
-            if size < 4:
-                trace("ub_mmiowr_toosmall", offset, size)
-        touched = self.registers.touched(offset, size, value)
-        if not touched and trace:
-            trace("ub_mmiowr_invalid", offset, value)
-        for register, brought, mask in touched:
-            self._register_written(register, brought, mask)
-
-    def _register_written(self, register: Register, value: int, mask: int) -> None:
-        registers = self.registers
-        name = register.name
-        old, new = registers[name], registers.merged(register, value, mask)
-        if name == "cc":
-            registers[name] = new
-            self._cc_written(Cc.from_words((old,)), Cc.from_words((new,)))
-        elif name in ("aqa", "asq", "acq"):
-            # These may be changed only while the controller is disabled (Base 2.2, 3.1.4.8 to .10).
-            if not self.cc.en:
-                registers[name] = new
-            self._trace_admin_register(name, mask)
-        elif name in ("intms", "intmc"):
-            both = registers["intms"]
-            both = both | value if name == "intms" else both & ~value
-            registers["intms"] = registers["intmc"] = both
-            if self.trace:
-                self.trace(f"mmio_intm_{'set' if name == 'intms' else 'clr'}", value, both)
-                if self.msix_enabled:
-                    self.trace("ub_mmiowr_intmask_with_msix")
-        elif self.trace:
-            if name == "csts":
-                self.trace("ub_mmiowr_ro_csts")
-            else:
-                self.trace("ub_mmiowr_invalid", register.offset, value)
-
-    def _trace_admin_register(self, name: str, mask: int) -> None:
-        if not self.trace:
-            return
-        value = self.registers[name]
-        if name == "aqa":
-            self.trace("mmio_aqattr", value)
-        elif mask >> 32 and not mask & 0xFFFF_FFFF:
-            self.trace(f"mmio_{name}addr_hi", value >> 32, value)
         else:
-            self.trace(f"mmio_{name}addr", value)
-
-    # Life cycle.
-
-    def _cc_written(self, old: Cc, new: Cc) -> None:
-        trace = self.trace
-        if trace:
-            trace("mmio_cfg", self.registers["cc"])
-        if old.en and not new.en:
-            # A Controller Reset (Base 2.2, 3.7.2): everything is dropped now; RDY follows in a
-            # step of its own. AQA, ASQ and ACQ stay.
-            self._clear()
-            self._resetting = True
-            self._shutting_down = False
-            self._set_csts(shst=0, cfs=0)
-            if trace:
-                trace("mmio_stopped")
-        if new.shn and not old.shn:
-            self._shutting_down = True
-            self._set_csts(shst=1)
-            if trace:
-                trace("mmio_shutdown_set")
-        elif old.shn and not new.shn:
-            self._shutting_down = False
-            self._set_csts(shst=0)
-            if trace:
-                trace("mmio_shutdown_cleared")
-
-    def reset(self) -> None:
-        """PCI reset or function level reset: as at power-on (Base 2.2, 3.7.2)."""
-        if self.trace:
-            self.trace("pci_reset")
-        self._clear()
-        self._shutting_down = False
-        for name in ("cc", "aqa", "asq", "acq", "intms", "intmc"):
-            self.registers[name] = 0
-        self._resetting = self._in_worker > 0
-        self.registers["csts"] = 0
-        if self.doorbells:
-            self.doorbells.zero_all()
-
-    def fatal(self) -> None:
-        """Controller Fatal Status: nothing is done until the host resets the controller
-        (Base 2.2, 9.5)."""
-        if self.trace:
-            self.trace("err_cfs")
-        self._set_csts(cfs=1)
-
-    def _rdy_step(self) -> None:
-        if self._resetting:
-            self._resetting = False
-            if self.doorbells:
-                self.doorbells.zero_all()
-            self._set_csts(rdy=0)
-            return
-        if not self._start():
-            if self.trace:
-                self.trace("err_startfail")
-            self.fatal()
-
-    def _start(self) -> bool:
-        """Bring queue 0 into being. False if the host has set up something impossible."""
-        cc, registers, trace = self.cc, self.registers, self.trace
-        page_size = 1 << 12 + cc.mps
-        aqa = Aqa.from_words((registers["aqa"],))
-        asq, acq = registers["asq"], registers["acq"]
-        reason: tuple[str, int] | tuple[str] | tuple[str, int, int] | None = None
-        if cc.mps > MPSMAX:
-            reason = ("err_startfail_page_too_large", 12 + cc.mps, 12 + MPSMAX)
-        elif cc.css:
-            reason = ("err_startfail_css", cc.css)
-        elif asq % page_size:
-            reason = ("err_startfail_asq_misaligned", asq)
-        elif acq % page_size:
-            reason = ("err_startfail_acq_misaligned", acq)
-        elif aqa.asqs < 2:
-            reason = ("err_startfail_asqent_sz_zero",)
-        elif aqa.acqs < 2:
-            reason = ("err_startfail_acqent_sz_zero",)
-        if reason:
-            if trace:
-                trace(*reason)
-            return False
-        self.page_size = page_size
-        self.add_cq(CompletionQueue(0, acq, aqa.acqs, vector=0, ien=True))
-        self.add_sq(0, asq, aqa.asqs, self.cqs[0])
-        self._set_csts(rdy=1)
-        if trace:
-            trace("mmio_start_success")
-        return True
-
-    def _shutdown_step(self) -> None:
-        self._shutting_down = False
-        for namespace in self.namespaces.values():
-            if not namespace.backend.read_only:
-                try:
-                    namespace.backend.flush()
-                except OSError:
-                    self.fatal()
-                    return
-        self._set_csts(shst=2)
+            self.life.write(offset, size, value)
 
     # Queues.
 
     def add_cq(self, cq: CompletionQueue) -> None:
         """Bring a completion queue into being."""
         self.cqs[cq.id] = cq
+        self._reorder()
+        self.features.queues_created |= cq.id > 0
         if self.doorbells:
             self.doorbells.zero(2 * cq.id + 1)
 
@@ -336,16 +162,25 @@ class Controller:
         """Bring a submission queue into being, bound to `cq`."""
         self.sqs[id] = SubmissionQueue(id, base, size, cq, self.config.outstanding_max)
         cq.sqs += 1
+        self._reorder()
         if self.doorbells:
             self.doorbells.zero(2 * id)
+
+    def _reorder(self) -> None:
+        """The queues as a turn goes through them, which must not change under it."""
+        self._order = tuple(self.sqs.values()), tuple(self.cqs.values())
+
+    def remove_cq(self, cq: CompletionQueue) -> None:
+        """End a completion queue that no submission queue is bound to."""
+        del self.cqs[cq.id]
+        self._reorder()
 
     def remove_sq(self, sq: SubmissionQueue) -> None:
         """End a submission queue. Its commands that have no completion yet get none: they count
         as aborted (Base 2.2, 5.2.4)."""
         del self.sqs[sq.id]
-        sq.cq.sqs -= 1
-        for request in [request for request in sq.cq.finished if request.sq is sq]:
-            sq.cq.finished.remove(request)
+        self._reorder()
+        sq.end()
 
     def _doorbell(self, offset: int, value: int) -> None:
         trace = self.trace
@@ -389,45 +224,24 @@ class Controller:
 
     def _bad_doorbell(self, info: ErrorEvent, qid: int = 0xFFFF) -> None:
         """The write is ignored and reported (Base 2.2, 5.1.2.1)."""
-        if self.csts.rdy:
+        if self.life.live:
             self.events.report(EventType.ERROR, info, LogPage.ERROR_INFORMATION, sqid=qid)
 
     # Steps.
 
-    @property
-    def _alive(self) -> bool:
-        """Commands may be fetched and completed."""
-        csts = self.registers["csts"]
-        return self.bus_master and csts & 3 == 1 and not self._resetting
-
-    @property
-    def _rdy_lags(self) -> bool:
-        if self._resetting:
-            return not self._in_worker  # what the storage still does must not outlive the reset
-        csts = self.registers["csts"]
-        return bool(self.registers["cc"] & 1 and not csts & 3)
-
-    def _may_fetch(self, sq: SubmissionQueue) -> bool:
-        return (
-            sq.head != sq.tail
-            and sq.outstanding < sq.limit
-            and not sq.stopped
-            and sq.deletion is None
-        )
-
     def enabled(self) -> list[Step]:
         """The steps that could be taken now, in a fixed order for equal states."""
         steps: list[Step] = []
-        if self._rdy_lags:
+        if self.life.rdy_lags:
             steps.append(Step("rdy"))
-        if self._shutting_down and not self._in_worker:
+        if self.life.shutdown_lags:
             steps.append(Step("shutdown"))
         if self.worker and self.worker.finished:
             steps.append(Step("finish"))
-        if not self._alive:
+        if not self.life.live:
             return steps
         for sq in self.sqs.values():
-            if self._may_fetch(sq):
+            if sq.may_fetch:
                 steps.append(Step("fetch", sq.id))
             if sq.fetched:
                 steps.append(Step("execute", sq.id))
@@ -442,9 +256,9 @@ class Controller:
         """Take one step that `enabled` lists."""
         match step.name:
             case "rdy":
-                self._rdy_step()
+                self.life.rdy_step()
             case "shutdown":
-                self._shutdown_step()
+                self.life.shutdown_step()
             case "finish":
                 self._finish_step()
             case "fetch":
@@ -462,29 +276,33 @@ class Controller:
         """One turn: life cycle, then up to FETCH_BURST commands of each submission queue in turn,
         then whatever can be posted, with one interrupt for each completion queue. True if a step
         is still enabled."""
-        if self._rdy_lags:
-            self._rdy_step()
-        if self._shutting_down and not self._in_worker:
-            self._shutdown_step()
-        worker = self.worker
+        life, worker = self.life, self.worker
         while worker and worker.finished:
             self._finish_step()
-        if not self._alive:
+        # These may have waited for the storage.
+        if life.rdy_lags:
+            life.rdy_step()
+        if life.shutdown_lags:
+            life.shutdown_step()
+        if not life.live:
             return bool(self.enabled())
+        sqs, cqs = self._order
         left = False
-        for sq in tuple(self.sqs.values()):
+        for sq in sqs:
+            while sq.fetched and life.live:
+                self._execute(sq)  # fetched by a single step before this turn
             burst = FETCH_BURST
-            while burst and sq.head != sq.tail and self._may_fetch(sq) and self._alive:
+            while burst and sq.may_fetch and life.live:
                 self._fetch(sq)
                 if sq.fetched:
                     self._execute(sq)
                 burst -= 1
             left = left or not burst
-        for cq in tuple(self.cqs.values()):
-            while cq.finished and not cq.full and self._alive:
+        for cq in cqs:
+            while cq.finished and life.live and not cq.full:
                 self._post(cq)
                 left = True  # a request is free again: its queue may have waited for it
-            if cq.unsignalled and self._alive:
+            if cq.unsignalled and life.live:
                 self._interrupt(cq)
         return left and bool(self.enabled())
 
@@ -495,7 +313,7 @@ class Controller:
         except MemoryFault:
             if self.trace:
                 self.trace("err_addr_read", addr)
-            self.fatal()
+            self.life.fatal()
             return
         head = sq.head + 1
         sq.head = 0 if head == sq.size else head
@@ -519,19 +337,47 @@ class Controller:
         self.worker.submit(request, work)
         return True
 
+    def flush_all(self, done: Callable[[OSError | None], None]) -> None:
+        """Make everything durable, in the worker if there is one; then call `done`."""
+        backends = [namespace.backend for namespace in self.namespaces.values()]
+
+        def work() -> None:
+            for backend in backends:
+                if not backend.read_only:
+                    backend.flush()
+
+        if self.worker:
+            self._in_worker += 1
+            self.worker.submit(done, work)
+            return
+        try:
+            work()
+        except OSError as error:
+            done(error)
+        else:
+            done(None)
+
+    @property
+    def storage_busy(self) -> bool:
+        """The worker has not finished all that it was given."""
+        return self._in_worker > 0
+
     def _finish_step(self) -> None:
         assert self.worker
-        request, error = self.worker.finished.popleft()
-        assert isinstance(request, Request)
+        token, error = self.worker.finished.popleft()
         self._in_worker -= 1
-        sq = request.sq
-        sq.working.discard(request)
-        if request.dropped:
+        if not isinstance(token, Request):
+            assert callable(token)
+            token(error)
+            return
+        sq = token.sq
+        sq.working.discard(token)
+        if token.dropped:
             return
         if error:
-            dispatch.host_error(self, request, error)
+            dispatch.host_error(self, token, error)
         else:
-            self.finish(request)
+            self.finish(token)
         if sq.deletion and not sq.working:
             self.remove_sq(sq)
             self.finish(sq.deletion)
@@ -558,7 +404,7 @@ class Controller:
         except MemoryFault:
             if self.trace:
                 self.trace("err_addr_write", addr)
-            self.fatal()
+            self.life.fatal()
             return
         tail = cq.tail + 1
         if tail == cq.size:

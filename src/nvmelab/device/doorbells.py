@@ -15,25 +15,26 @@ class DoorbellPage:
 
     SIZE = 0x1000
 
-    def __init__(self, page: memoryview) -> None:
-        """`page` is the 4 KiB of shared memory."""
-        assert page.nbytes == self.SIZE
-        self._bytes = page.cast("B")
-        self._words = self._bytes.cast("I")
-        self._seen = bytearray(self._bytes)
-        self._seen_words = memoryview(self._seen).cast("I")
+    def __init__(self, page: memoryview, queues: int = SIZE // 8) -> None:
+        """`page` is the 4 KiB of shared memory. Only the doorbells of the first `queues` queue
+        identifiers are looked at."""
+        assert page.nbytes == self.SIZE and queues <= self.SIZE // 8
+        self._watched = page.cast("B")[: 8 * queues]
+        self._words = page.cast("B").cast("I")
+        self._seen = bytes(self._watched)
         self._rung = False
 
     def changed(self) -> Iterator[tuple[int, int]]:
         """(index, value) of each doorbell whose value is not the one seen last. Index 2y is the
         tail of SQ y, 2y + 1 the head of CQ y."""
-        if self._bytes == self._seen:
+        now = bytes(self._watched)  # one copy, then judged: the guest writes all the while
+        if now == self._seen:
             return
+        old, new = memoryview(self._seen).cast("I"), memoryview(now).cast("I")
+        self._seen = now
         self._rung = True
-        for index, old in enumerate(self._seen_words):
-            value = self._words[index]
-            if value != old:
-                self._seen_words[index] = value
+        for index, value in enumerate(new):
+            if value != old[index]:
                 yield index, value
 
     def take_rung(self) -> bool:
@@ -44,9 +45,11 @@ class DoorbellPage:
     def zero(self, index: int) -> None:
         """Make one doorbell 0, as it must be when its queue begins."""
         self._words[index] = 0
-        self._seen_words[index] = 0
+        at = 4 * index
+        self._seen = self._seen[:at] + bytes(4) + self._seen[at + 4 :]
 
     def zero_all(self) -> None:
         """Make all doorbells 0, as they must be when the controller is reset."""
-        for index in range(self.SIZE // 4):
-            self.zero(index)
+        for index in range(len(self._seen) // 4):
+            self._words[index] = 0
+        self._seen = bytes(len(self._seen))

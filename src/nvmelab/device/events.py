@@ -42,7 +42,6 @@ class AsyncEvents:
         self.waiting: deque[AsyncEvent] = deque()
         """Events that have no request yet, or whose type is masked."""
         self.masked: set[int] = set()
-        self.errors_reported = 0
         self._errors: deque[bytes] = deque(maxlen=ERROR_LOG_ENTRIES)
 
     def park(self, request: Request) -> None:
@@ -64,9 +63,9 @@ class AsyncEvents:
         if controller.trace:
             controller.trace("enqueue_event", type, info, lid)
         if type == EventType.ERROR:
-            self.errors_reported += 1
+            count = controller.statistics.error_events = controller.statistics.error_events + 1
             # Count, SQID, no CID, status 0, no parameter location, no LBA, NSID 0.
-            entry = struct.pack("<QHHHHQI", self.errors_reported, sqid, 0xFFFF, 0, 0xFFFF, 0, 0)
+            entry = struct.pack("<QHHHHQI", count, sqid, 0xFFFF, 0, 0xFFFF, 0, 0)
             self._errors.appendleft(entry.ljust(ERROR_ENTRY_SIZE, b"\0"))
         event = AsyncEvent(type, info, lid)
         if event in self.waiting:
@@ -82,10 +81,9 @@ class AsyncEvents:
         """The host has read a log page: events of its type are told again. Those that wait
         were told by the page."""
         type = _LOG_OF.get(LogPage(lid))
-        if type is not None and type in self.masked:
+        if type is not None:
             self.masked.discard(type)
             self.waiting = deque(event for event in self.waiting if event.type != type)
-            self._match()
 
     def abort(self, cid: int) -> bool:
         """Abort the parked request with that CID. False if there is none."""

@@ -45,6 +45,8 @@ class Features:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
+        self.queues_created = False
+        """An I/O queue was created since the last reset, even if it is gone again."""
         self._values: dict[tuple[int, int], int] = {}
         """By feature identifier and a selector within it (namespace, vector, sensor); those that
         are not here have their default."""
@@ -117,6 +119,8 @@ class Features:
             for nsid in self._controller.namespaces:
                 self._values[fid, nsid] = value & 0x1_FFFF
             return 0
+        if fid == Feature.TEMPERATURE_THRESHOLD and value >> 16 & 0x2F == 0x0F:
+            return 0  # all implemented sensors: there are none
         selector = self._selector(fid, command.nsid, value)
         if fid in _PLAIN:
             value &= _PLAIN[Feature(fid)][0]
@@ -135,8 +139,8 @@ class Features:
 
     def _set_number_of_queues(self, value: int) -> int:
         controller = self._controller
-        if len(controller.sqs) > 1 or len(controller.cqs) > 1:
-            raise NvmeError(Status.COMMAND_SEQUENCE_ERROR, "I/O queues exist")
+        if self.queues_created:
+            raise NvmeError(Status.COMMAND_SEQUENCE_ERROR, "I/O queues were created")
         sqs, cqs = value & 0xFFFF, value >> 16
         if 0xFFFF in (sqs, cqs):
             raise _bad(f"NSQR {sqs:#x}, NCQR {cqs:#x}")
@@ -154,9 +158,20 @@ def get_features(controller: Controller, request: Request, command: GetFeatures)
     return controller.features.get(command)
 
 
-def set_features(controller: Controller, request: Request, command: SetFeatures) -> int:
+def set_features(controller: Controller, request: Request, command: SetFeatures) -> int | None:
     if controller.trace:
         controller.trace(
             "setfeat", request.cid, command.nsid, command.fid, command.sv, command.value
         )
-    return controller.features.set(command)
+    dw0 = controller.features.set(command)
+    if command.fid != Feature.VOLATILE_WRITE_CACHE or command.value & 1:
+        return dw0
+    # With the cache off, what any command has written is durable: earlier ones too (5.1.25.1.4).
+    backends = [space.backend for space in controller.namespaces.values()]
+
+    def work() -> None:
+        for backend in backends:
+            if not backend.read_only:
+                backend.flush()
+
+    return None if controller.later(request, work) else dw0

@@ -35,13 +35,13 @@ def _controller(controller: Controller) -> bytes:
     config = controller.config
     return IdentifyController(
         vid=config.pci_vendor,
-        ssvid=config.pci_vendor,
+        ssvid=config.pci_subsystem_vendor,
         sn=config.serial,
         mn=config.model,
         fr=config.firmware,
         rab=6,
         mdts=config.mdts,
-        ver=controller.registers["vs"],
+        ver=controller.life.registers["vs"],
         cntrltype=1,  # I/O controller
         acl=ABORTS_MAX,
         aerl=ASYNC_EVENT_REQUESTS_MAX,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.queues import Request
-from nvmelab.device.transfer import from_host, map_prp
+from nvmelab.device.transfer import check_length, from_host, map_prp
 from nvmelab.spec.commands import NvmOpcode
 from nvmelab.spec.nvm import DatasetManagement, Flush, Range, Read, Write, WriteZeroes
 from nvmelab.spec.status import NvmeError, Status
@@ -48,14 +48,6 @@ def _check_range(controller: Controller, namespace: Namespace, slba: int, nlb: i
         raise NvmeError(Status.LBA_OUT_OF_RANGE, f"LBA {slba:#x} + {nlb}")
 
 
-def _check_length(controller: Controller, nbytes: int) -> None:
-    mdts = controller.config.mdts
-    if mdts and nbytes > 4096 << mdts:
-        if controller.trace:
-            controller.trace("err_mdts", nbytes)
-        raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"{nbytes} bytes are above MDTS")
-
-
 def _check_writable(namespace: Namespace) -> None:
     if namespace.backend.read_only:
         raise NvmeError(Status.NAMESPACE_IS_WRITE_PROTECTED, "the image is read-only")
@@ -67,10 +59,17 @@ def read(controller: Controller, request: Request, command: Read) -> int:
     trace = controller.trace
     if trace:
         trace("read", request.cid, command.nsid, command.nlb, nbytes, command.slba)
-    _check_length(controller, nbytes)
+    check_length(controller, nbytes)
     _check_range(controller, namespace, command.slba, command.nlb)
-    views = map_prp(controller.memory, command.prp1, command.prp2, nbytes, controller.page_size,
-                    write=True, trace=trace)  # fmt: skip
+    views = map_prp(
+        controller.memory,
+        command.prp1,
+        command.prp2,
+        nbytes,
+        controller.life.page_size,
+        write=True,
+        trace=trace,
+    )
     namespace.backend.read(command.slba << namespace.shift, views)
     request.nbytes = nbytes
     if trace:
@@ -84,13 +83,27 @@ def write(controller: Controller, request: Request, command: Write) -> int | Non
     nbytes = command.nlb << namespace.shift
     trace = controller.trace
     if trace:
-        trace("write", request.cid, TRACE_NAMES[request.opcode], command.nsid, command.nlb,
-              nbytes, command.slba)  # fmt: skip
-    _check_length(controller, nbytes)
+        trace(
+            "write",
+            request.cid,
+            TRACE_NAMES[request.opcode],
+            command.nsid,
+            command.nlb,
+            nbytes,
+            command.slba,
+        )
+    check_length(controller, nbytes)
     _check_range(controller, namespace, command.slba, command.nlb)
     _check_writable(namespace)
-    views = map_prp(controller.memory, command.prp1, command.prp2, nbytes, controller.page_size,
-                    write=False, trace=trace)  # fmt: skip
+    views = map_prp(
+        controller.memory,
+        command.prp1,
+        command.prp2,
+        nbytes,
+        controller.life.page_size,
+        write=False,
+        trace=trace,
+    )
     namespace.backend.write(command.slba << namespace.shift, views)
     request.nbytes = nbytes
     if trace:
@@ -130,8 +143,15 @@ def write_zeroes(controller: Controller, request: Request, command: WriteZeroes)
     namespace = _namespace(controller, command.nsid)
     nbytes = command.nlb << namespace.shift
     if controller.trace:
-        controller.trace("write", request.cid, TRACE_NAMES[request.opcode], command.nsid,
-                         command.nlb, nbytes, command.slba)  # fmt: skip
+        controller.trace(
+            "write",
+            request.cid,
+            TRACE_NAMES[request.opcode],
+            command.nsid,
+            command.nlb,
+            nbytes,
+            command.slba,
+        )
     _check_range(controller, namespace, command.slba, command.nlb)
     _check_writable(namespace)
     offset = command.slba << namespace.shift

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nvmelab.device.queues import Request
-from nvmelab.device.transfer import to_host
+from nvmelab.device.transfer import check_length, to_host
 from nvmelab.spec.admin import GetLogPage
 from nvmelab.spec.commands import NvmOpcode
 from nvmelab.spec.logpages import COMPOSITE_K, FirmwareSlot, LogPage, Smart
@@ -36,7 +36,7 @@ def _smart(controller: Controller) -> bytes:
         host_read_commands=read.commands if read else 0,
         host_write_commands=write.commands if write else 0,
         power_cycles=1,
-        error_log_entries=controller.events.errors_reported,
+        error_log_entries=controller.statistics.error_events,
     ).encode()
 
 
@@ -71,9 +71,11 @@ def _page(controller: Controller, command: GetLogPage) -> bytes:
 def get_log_page(controller: Controller, request: Request, command: GetLogPage) -> int:
     length = 4 * command.numd
     if controller.trace:
-        controller.trace("get_log", request.cid, command.lid, command.lsp, command.rae,
-                         length, command.lpo)  # fmt: skip
+        controller.trace(
+            "get_log", request.cid, command.lid, command.lsp, command.rae, length, command.lpo
+        )
     page = _page(controller, command)
+    check_length(controller, length)
     if command.nsid not in (0, 0xFFFF_FFFF):
         raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, "the log page is the controller's")
     if command.lpo > len(page) or command.lpo % 4 or command.ot:

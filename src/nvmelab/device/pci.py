@@ -37,7 +37,7 @@ class NvmeFunction:
         self.memory: GuestMemory = controller.memory
         config = controller.config
         self.vectors = config.vectors
-        self.pending = _nothing_pending
+        self.pending: Callable[[int], bool] = _nothing_pending
         self._table = _up(DOORBELLS + 8 * (config.io_queues + 1), PAGE)
         self._pba = self._table + _up(16 * config.vectors, PAGE)
         size = BAR0_MIN
@@ -70,15 +70,28 @@ class NvmeFunction:
         # Revision 2 of class 01 (mass storage), 08 (non-volatile memory), 02 (NVMe I/O).
         struct.pack_into("<I", space, 0x08, 0x0108_0202)
         struct.pack_into("<I", space, _BAR0, 0b100)  # 64 bits wide, not prefetchable
-        struct.pack_into("<HH", space, 0x2C, 0x1AF4, 0x1100)
+        struct.pack_into("<HH", space, 0x2C, config.pci_subsystem_vendor, config.pci_subsystem)
         space[_CAPABILITIES] = _MSIX
-        struct.pack_into("<BBHII", space, _MSIX, 0x11, _PM, config.vectors - 1,
-                         self._table, self._pba)  # fmt: skip
+        struct.pack_into(
+            "<BBHII", space, _MSIX, 0x11, _PM, config.vectors - 1, self._table, self._pba
+        )
         # Power management version 3; No_Soft_Reset, so D3hot to D0 keeps the state.
         struct.pack_into("<BBHHH", space, _PM, 0x01, _PCIE, 3, 1 << 3, 0)
         # PCI Express endpoint, version 2; FLR, role-based error reporting; link x1 2.5 GT/s.
-        struct.pack_into("<BBHIHHIHH", space, _PCIE, 0x10, 0, 0x0002, 1 << 28 | 1 << 15,
-                         0, 0, 1 << 4 | 1, 0, 1 << 4 | 1)  # fmt: skip
+        struct.pack_into(
+            "<BBHIHHIHH",
+            space,
+            _PCIE,
+            0x10,
+            0,
+            0x0002,
+            1 << 28 | 1 << 15,
+            0,
+            0,
+            1 << 4 | 1,
+            0,
+            1 << 4 | 1,
+        )
         writable[:] = bytes(CONFIG_SIZE)
         struct.pack_into("<H", writable, _COMMAND, 0x0547)
         writable[0x0C] = writable[0x3C] = 0xFF  # cache line size, interrupt line
@@ -91,7 +104,7 @@ class NvmeFunction:
     def _config_changed(self) -> None:
         (command,) = struct.unpack_from("<H", self._config, _COMMAND)
         (control,) = struct.unpack_from("<H", self._config, _MSIX + 2)
-        self.controller.bus_master = bool(command & _BUS_MASTER)
+        self.controller.life.bus_master = bool(command & _BUS_MASTER)
         self.controller.msix_enabled = bool(control & _MSIX_ENABLE)
 
     def config_read(self, offset: int, length: int) -> bytes:
@@ -122,7 +135,7 @@ class NvmeFunction:
             self.controller.mmio_write(offset, size, value)
 
     def reset(self) -> None:
-        self.controller.reset()
+        self.controller.life.reset()
         self._power_on()
 
     def run(self) -> bool:

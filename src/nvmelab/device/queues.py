@@ -11,8 +11,18 @@ from collections import deque
 class Request:
     """One command from its fetch to the posting of its completion."""
 
-    __slots__ = ("cid", "dropped", "dw0", "nbytes", "nsid", "opcode", "sq", "started", "status",
-                 "words")  # fmt: skip
+    __slots__ = (
+        "cid",
+        "dropped",
+        "dw0",
+        "nbytes",
+        "nsid",
+        "opcode",
+        "sq",
+        "started",
+        "status",
+        "words",
+    )
 
     def __init__(self, sq: SubmissionQueue, words: tuple[int, ...], started: int) -> None:
         self.sq = sq
@@ -35,8 +45,19 @@ class Request:
 class CompletionQueue:
     """A ring that the controller fills and the host empties."""
 
-    __slots__ = ("base", "finished", "head", "id", "ien", "phase", "size", "sqs", "tail",
-                 "unsignalled", "vector")  # fmt: skip
+    __slots__ = (
+        "base",
+        "finished",
+        "head",
+        "id",
+        "ien",
+        "phase",
+        "size",
+        "sqs",
+        "tail",
+        "unsignalled",
+        "vector",
+    )
 
     def __init__(self, id: int, base: int, size: int, vector: int, ien: bool) -> None:
         self.id = id
@@ -66,8 +87,21 @@ class CompletionQueue:
 class SubmissionQueue:
     """A ring that the host fills and the controller empties."""
 
-    __slots__ = ("base", "cq", "deletion", "fetched", "head", "id", "limit", "outstanding",
-                 "parked", "size", "stopped", "tail", "working")  # fmt: skip
+    __slots__ = (
+        "base",
+        "cq",
+        "deletion",
+        "fetched",
+        "head",
+        "id",
+        "limit",
+        "outstanding",
+        "parked",
+        "size",
+        "stopped",
+        "tail",
+        "working",
+    )
 
     def __init__(
         self, id: int, base: int, size: int, cq: CompletionQueue, limit: int | None
@@ -91,6 +125,22 @@ class SubmissionQueue:
         self.parked = 0
         """Asynchronous Event Requests held back until there is an event."""
         self.stopped = False
-        """The host wrote an impossible tail: nothing more is consumed."""
+        """Nothing more is consumed: the host wrote an impossible tail, or the queue ends."""
         self.deletion: Request | None = None
         """The Delete I/O Submission Queue command that waits for `working` to become empty."""
+
+    @property
+    def may_fetch(self) -> bool:
+        """There is an entry, and room for one more command."""
+        return self.head != self.tail and self.outstanding < self.limit and not self.stopped
+
+    def end(self) -> None:
+        """The queue is gone, and with it every command that has no completion queue entry yet.
+        A turn that is under way must not go on with it."""
+        self.stopped = True
+        self.fetched.clear()
+        for request in self.working:
+            request.dropped = True
+        self.cq.sqs -= 1
+        kept = [request for request in self.cq.finished if request.sq is not self]
+        self.cq.finished = deque(kept)

@@ -59,6 +59,8 @@ class Statistics:
         latency."""
         self.io: dict[int, Counter] = {}
         self.interrupts = 0
+        self.error_events = 0
+        """Entries of the error log, which a reset empties without starting their count again."""
         self.power_cycles = 0
 
     def counter(self, sqid: int, opcode: int) -> Counter:

@@ -99,6 +99,15 @@ def map_prp(
     return pieces + memory.views(start, size, write=write)
 
 
+def check_length(controller: Controller, nbytes: int) -> None:
+    """Refuse a command that would transfer more than MDTS (Base 2.2, 5.1.13.2.1)."""
+    mdts = controller.config.mdts
+    if mdts and nbytes > 4096 << mdts:
+        if controller.trace:
+            controller.trace("err_mdts", nbytes)
+        raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"{nbytes} bytes are above MDTS")
+
+
 def to_host(controller: Controller, command: Command, data: bytes) -> None:
     """Copy `data` to where the command's PRPs point. Raises NvmeError and MemoryFault."""
     pieces = _pieces(controller, command, len(data), write=True)
@@ -117,5 +126,12 @@ def from_host(controller: Controller, command: Command, length: int) -> bytes:
 def _pieces(
     controller: Controller, command: Command, length: int, *, write: bool
 ) -> list[memoryview]:
-    return map_prp(controller.memory, command.prp1, command.prp2, length, controller.page_size,
-                   write=write, trace=controller.trace)  # fmt: skip
+    return map_prp(
+        controller.memory,
+        command.prp1,
+        command.prp2,
+        length,
+        controller.life.page_size,
+        write=write,
+        trace=controller.trace,
+    )

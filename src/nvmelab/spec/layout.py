@@ -92,6 +92,8 @@ S = TypeVar("S", bound=type[Structure])
 def _number(text: str | bytes, place: Bytes) -> int:
     """A `str` or `bytes` field as the number its bytes make."""
     raw = text.encode("ascii").ljust(place.width // 8) if isinstance(text, str) else text
+    if len(raw) > place.width // 8:
+        return 1 << place.width  # too long, even if what hangs over is zero
     return int.from_bytes(raw, "little")
 
 

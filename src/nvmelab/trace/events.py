@@ -27,7 +27,7 @@ _FORM = {"d": "{}", "x": "{:#x}", "q": "'{}'"}
 
 def _event(name: str, fields: str = "", words: str = "", style: str = "S") -> Event:
     """`fields` as `key:form key:form`. Style S prints `key value`, E `key=value` with commas after
-    the words, C the value alone behind a colon."""
+    the words, C the value alone behind a colon and a space, c without the space."""
     parsed = tuple((key, form) for key, form in (field.split(":") for field in fields.split()))
     if style == "S":
         texts = [words] * bool(words) + [f"{key} {_FORM[form]}" for key, form in parsed]
@@ -36,8 +36,8 @@ def _event(name: str, fields: str = "", words: str = "", style: str = "S") -> Ev
         texts = [words] * bool(words) + [f"{key}={_FORM[form]}" for key, form in parsed]
         template = ", ".join(texts)
     else:
-        assert style == "C" and len(parsed) == 1
-        template = f"{words}: {_FORM[parsed[0][1]]}"
+        assert style in "Cc" and len(parsed) == 1
+        template = f"{words}:{' ' * (style == 'C')}{_FORM[parsed[0][1]]}"
     return Event(name, parsed, template)
 
 
@@ -136,7 +136,7 @@ _TABLE = (
     _event("err_startfail_asqent_sz_zero", "", "AQA.ASQS is 0"),
     _event("err_startfail_acqent_sz_zero", "", "AQA.ACQS is 0"),
     _event("err_startfail_page_too_large", "log2size:d max:d", "CC.MPS is too large", "E"),
-    _event("err_startfail_css", "css:d", "CC.CSS is not supported", "C"),
+    _event("err_startfail_css", "css:d", "CC.CSS is not supported", "c"),
     # What the host must not do, and what is ignored.
     _event("ub_db_wr_misaligned", "offset:x", "doorbell write is not aligned", "E"),
     _event("ub_db_wr_invalid_sq", "sqid:d", "tail doorbell of no SQ", "E"),
@@ -149,7 +149,7 @@ _TABLE = (
     _event("ub_mmiowr_ro_csts", "", "write to a read-only bit of CSTS"),
     _event("ub_mmiowr_invalid", "offset:x data:x", "write to no writable register", "E"),
     _event("ub_mmiord_misaligned32", "offset:x", "register read is not aligned", "E"),
-    _event("ub_mmiord_toosmall", "offset:x size:d", "register read below 4 bytes", "E"),
+    _event("ub_mmiord_toosmall", "offset:x", "register read below 4 bytes", "E"),
 )
 
 EVENTS: dict[str, Event] = {event.name: event for event in _TABLE}

@@ -5,7 +5,7 @@ without one is remembered, so that it can be unmapped, and cannot be reached: DM
 implemented.
 
 Two ways to start QEMU leave a server without the guest's RAM, and neither shows as an error in the
-protocol. Both are refused here, `private_ram` and `ram_unreachable`:
+protocol. Both are refused here, with RamUnreachable:
 
 * a memory backend with share=off: the descriptor comes, but QEMU itself has mapped it privately,
   so what the guest writes is not in the file;
@@ -90,13 +90,22 @@ class DmaRegions:
         the caller's. Raises Refused, and RamUnreachable for a private one."""
         writable = bool(flags & WRITEABLE)
         at = self._place(flags, offset, address, size)
+        private = False
         if fd is not None:
             if flags & (BY_MMAP | BY_FILE_IO) == BY_FILE_IO:
                 raise Refused(errno.ENOTSUP, "DMA_MAP of a file that must not be mapped")
-            self._check_shared(fd)
-            self._memory.map(address, _mapped(fd, offset, size, writable), writable=writable)
+            private = self._is_private(fd)
+            if not private:
+                buffer = _mapped(fd, offset, size, writable)
+                self._memory.map(address, buffer, writable=writable)
         self._starts.insert(at, address)
-        self._mappings.insert(at, _Mapping(address, size, writable, fd is not None))
+        reachable = fd is not None and not private
+        self._mappings.insert(at, _Mapping(address, size, writable, reachable))
+        if private:
+            # Refused, and remembered all the same: QEMU takes no notice of the refusal of one map
+            # of several, and unmaps it later.
+            self._private_ram = True
+            raise RamUnreachable("guest RAM is private (share=off)")
 
     def unmap(self, flags: int, address: int, size: int) -> None:
         """Forget the region that was mapped with just this address and size, or with UNMAP_ALL
@@ -135,19 +144,19 @@ class DmaRegions:
             raise Refused(errno.EEXIST, f"{what}: overlaps a mapped region")
         return at
 
-    def _check_shared(self, fd: int) -> None:
-        """Raises Refused if `fd` is no file, RamUnreachable if the peer has it mapped privately."""
+    def _is_private(self, fd: int) -> bool:
+        """The peer has the file mapped privately. Raises Refused if it is no file."""
         file = os.fstat(fd)
         if not stat.S_ISREG(file.st_mode):
             # The size of anything else says nothing about what may be touched.
             raise Refused(errno.EINVAL, "DMA_MAP of a descriptor that is no regular file or memfd")
         key = (file.st_dev, file.st_ino)
         if key in self._known_shared:
-            return
+            return False
         if _mapped_privately(self._peer_pid, file):
-            self._private_ram = True
-            raise RamUnreachable("guest RAM is private (share=off)")
+            return True
         self._known_shared.add(key)
+        return False
 
 
 def _mapped(fd: int, offset: int, size: int, writable: bool) -> memoryview:
@@ -157,19 +166,26 @@ def _mapped(fd: int, offset: int, size: int, writable: bool) -> memoryview:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     except OSError:
         pass  # No memfd, or sealed already, or not to be sealed. See the head of the file.
-    length = os.fstat(fd).st_size
-    if offset + size > length:
+    file = os.fstat(fd)
+    if offset + size > file.st_size:
         raise Refused(
-            errno.EINVAL, f"DMA_MAP of {size:#x} bytes from {offset:#x} of a file of {length:#x}"
+            errno.EINVAL,
+            f"DMA_MAP of {size:#x} bytes from {offset:#x} of a file of {file.st_size:#x}",
         )
+    # A mapping begins at a page of the file. Those of hugetlbfs are as large as its blocks, and
+    # QEMU cuts RAM at 0xa0000 and 0xc0000 whatever they are.
+    page = mmap.ALLOCATIONGRANULARITY
+    before = offset % (file.st_blksize if file.st_blksize % page == 0 else page)
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     try:
-        mapping = mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=protection, offset=offset)
+        mapping = mmap.mmap(
+            fd, before + size, flags=mmap.MAP_SHARED, prot=protection, offset=offset - before
+        )
     except OSError as error:
         raise Refused(error.errno or errno.ENOMEM, f"DMA_MAP: mmap: {error.strerror}") from None
     except (ValueError, OverflowError) as error:
         raise Refused(errno.EINVAL, f"DMA_MAP: mmap: {error}") from None
-    return memoryview(mapping)
+    return memoryview(mapping)[before:]
 
 
 def _mapped_privately(pid: int, file: os.stat_result) -> bool:

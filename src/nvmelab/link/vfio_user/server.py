@@ -120,6 +120,7 @@ class _Client:
         self.replies = wire.ReplyWriter(sock)
         self.negotiated = False
         self.writing = False
+        self.told_of_ram = False
         # The process that called connect. 0 if it is in another PID namespace.
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         self.pid: int = struct.unpack("=iII", credentials)[0]
@@ -245,8 +246,7 @@ class Server:
 
     def _ready(self, events: int) -> None:
         client = self._client
-        if client is None:
-            return
+        assert client is not None
         try:
             if events & select.EPOLLOUT:
                 client.replies.flush()
@@ -317,14 +317,19 @@ class Server:
                 if not flags & wire.NO_REPLY:
                     client.replies.send(message)
                 raise ProtocolError(str(refusal)) from None
-            complain = (
-                self._complain_of_ram if isinstance(refusal, RamUnreachable) else self._complain
-            )
-            complain(f"{self.path}: refused: {refusal}")
+            self._report(client, refusal)
         finally:
             wire.close_all(fds)
         if not flags & wire.NO_REPLY:
             client.replies.send(message, answer_fds)
+
+    def _report(self, client: _Client, refusal: Refused) -> None:
+        if not isinstance(refusal, RamUnreachable):
+            self._complain(f"{self.path}: refused: {refusal}")
+        elif not client.told_of_ram:
+            # Once: it is the same for each region, and for the device.
+            client.told_of_ram = True
+            self._complain_of_ram(f"{self.path}: refused: {refusal}")
 
     def _answer(self, client: _Client, command: int, payload: bytes, fds: list[int]) -> _Answer:
         request = wire.REQUESTS.get(command)

@@ -191,16 +191,16 @@ class FrameReader:
     def frames(self) -> Iterator[tuple[int, int, int, int, int]]:
         """Each whole message that has arrived: place in `buffer`, size, id, command, flags.
         Raises ProtocolError at a size that no message has."""
-        unpack, buffer = HEADER.unpack_from, self.buffer
-        while self._end - self._at >= 16:
-            at = self._at
+        unpack, buffer, at, end = HEADER.unpack_from, self.buffer, self._at, self._end
+        while end - at >= 16:
             message_id, command, size, flags, _ = unpack(buffer, at)
             if not 16 <= size <= MESSAGE_BYTES_MAX:
                 raise ProtocolError(f"{command_name(command)} of {size} bytes")
-            if self._end - at < size:
+            if end - at < size:
                 return
             self._at = at + size
             yield at, size, message_id, command, flags
+            at += size
 
     def fds_before(self, end: int) -> bool:
         """Descriptors wait for the message that ends before `end`, or one ahead of it."""

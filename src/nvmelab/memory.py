@@ -125,6 +125,9 @@ class GuestMemory:
         region = self._last
         if not region.start <= addr < region.end:
             region = self._find(addr, length)
+        at = addr - region.start
+        if addr + length <= region.end and (region.writable or not write):
+            return [region.view[at : at + length]]
         pieces: list[memoryview] = []
         while True:
             if write and not region.writable:

@@ -93,6 +93,13 @@ def test_rung_is_told_once() -> None:
     assert [doorbells.take_rung(), doorbells.take_rung()] == [True, False]
 
 
+def test_doorbells_of_queues_that_cannot_exist_are_not_looked_at() -> None:
+    page = memoryview(bytearray(4096))
+    doorbells = DoorbellPage(page, queues=3)
+    page.cast("I")[5], page.cast("I")[6] = 1, 1
+    assert list(doorbells.changed()) == [(5, 1)]
+
+
 # The controller behind it.
 
 

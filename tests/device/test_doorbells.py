@@ -272,6 +272,15 @@ def test_event_waits_for_a_request() -> None:
     assert told(bench) == [(7, 0, BAD_VALUE)]
 
 
+def test_mistake_while_bus_mastering_is_off_is_told_when_it_is_on_again() -> None:
+    bench, pair = watched()
+    bench.bus_master(False)
+    pair.ring(9)
+    bench.settle()
+    bench.bus_master(True)
+    assert told(bench) == [(100, 0, BAD_VALUE)]
+
+
 def test_one_event_completes_one_request() -> None:
     bench, pair = watched(requests=3)
     pair.ring(9)

@@ -602,6 +602,40 @@ def test_reset_during_a_shutdown_leaves_a_controller_that_can_be_enabled() -> No
     assert bench.execute(GetFeatures(fid=1)).status == 0
 
 
+@pytest.mark.parametrize("how", ["controller reset", "pci reset"])
+def test_flush_of_a_shutdown_that_fails_after_a_reset_is_not_fatal(how: str) -> None:
+    disk, worker = Cached(1 << 16), ManualWorker()
+    bench = Bench(backends=[disk], worker=worker)
+    bench.enable()
+    disk.error = OSError(errno.EIO, "gone")
+    bench.write_cc(en=1, shn=1)
+    bench.settle()
+    if how == "pci reset":
+        bench.function.reset()
+        bench.bus_master(True)
+    else:
+        bench.write_cc(en=0)
+    worker.finish_one()
+    bench.settle()
+    assert (bench.csts.rdy, bench.csts.cfs) == (0, 0)
+    bench.enable()
+    assert bench.execute(GetFeatures(fid=1)).status == 0
+
+
+def test_flush_of_a_shutdown_delays_the_fall_of_ready() -> None:
+    worker = ManualWorker()
+    bench = Bench(worker=worker)
+    bench.enable()
+    bench.write_cc(en=1, shn=1)
+    bench.settle()
+    bench.write_cc(en=0)
+    bench.settle()
+    assert bench.csts.rdy == 1
+    worker.finish_one()
+    bench.settle()
+    assert (bench.csts.rdy, bench.csts.shst) == (0, 0)
+
+
 # PCI reset and function level reset.
 
 

@@ -224,7 +224,7 @@ class Controller:
 
     def _bad_doorbell(self, info: ErrorEvent, qid: int = 0xFFFF) -> None:
         """The write is ignored and reported (Base 2.2, 5.1.2.1)."""
-        if self.life.live:
+        if self.sqs:  # enabled: queue 0 exists
             self.events.report(EventType.ERROR, info, LogPage.ERROR_INFORMATION, sqid=qid)
 
     # Steps.
@@ -279,15 +279,14 @@ class Controller:
         life, worker = self.life, self.worker
         while worker and worker.finished:
             self._finish_step()
-        # These may have waited for the storage.
-        if life.rdy_lags:
-            life.rdy_step()
-        if life.shutdown_lags:
-            life.shutdown_step()
+        if life.unsettled:  # it may have waited for the storage
+            if life.rdy_lags:
+                life.rdy_step()
+            if life.shutdown_lags:
+                life.shutdown_step()
         if not life.live:
             return bool(self.enabled())
         sqs, cqs = self._order
-        left = False
         for sq in sqs:
             while sq.fetched and life.live:
                 self._execute(sq)  # fetched by a single step before this turn
@@ -297,14 +296,15 @@ class Controller:
                 if sq.fetched:
                     self._execute(sq)
                 burst -= 1
-            left = left or not burst
         for cq in cqs:
             while cq.finished and life.live and not cq.full:
                 self._post(cq)
-                left = True  # a request is free again: its queue may have waited for it
             if cq.unsignalled and life.live:
                 self._interrupt(cq)
-        return left and bool(self.enabled())
+        if not life.live:
+            return bool(self.enabled())
+        # What is left is behind the burst, or had to wait for the place of a command just posted.
+        return any(sq.may_fetch for sq in sqs)
 
     def _fetch(self, sq: SubmissionQueue) -> None:
         addr = sq.base + sq.head * SQE_SIZE

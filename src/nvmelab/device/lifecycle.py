@@ -25,8 +25,8 @@ MPSMAX = 4
 READY_TIMEOUT = 15
 """CAP.TO, in units of 500 ms: a reset waits for a slow flush of the host's disk."""
 
-_CFS, _SHST = 1 << 1, 3 << 2
-_CSTS_ALIVE = 1
+_RDY, _CFS, _SHST = 1, 1 << 1, 3 << 2
+_CSTS_ALIVE = _RDY
 """RDY, and neither CFS nor any SHST."""
 
 
@@ -45,15 +45,24 @@ class LifeCycle:
         """CC.MPS in bytes, as it was when the controller was enabled."""
         self.live = False
         """Commands may be fetched and completed: ready, no fatal status, no shutdown (Base 2.2,
-        3.6), and the function may reach memory. Follows from the rest; see `_update`."""
+        3.6), and the function may reach memory."""
+        self.unsettled = False
+        """CSTS does not say yet what CC asked for. This and `live` follow from the rest, in
+        `_update`, because each turn asks for them."""
         self._bus_master = False
         self._resetting = False
         self._shutting_down = False
 
     def _update(self) -> None:
-        self.live = (
-            self._bus_master and not self._resetting and self.registers["csts"] == _CSTS_ALIVE
-        )
+        csts = self.registers["csts"]
+        self.live = self._bus_master and not self._resetting and csts == _CSTS_ALIVE
+        self.unsettled = self._resetting or self._shutting_down or self._rdy_may_rise
+
+    @property
+    def _rdy_may_rise(self) -> bool:
+        """Not while a shutdown is reported (Base 2.2, 3.1.4.6)."""
+        csts = self.registers["csts"]
+        return bool(self.registers["cc"] & 1 and not csts & (_RDY | _CFS | _SHST))
 
     @property
     def bus_master(self) -> bool:
@@ -154,6 +163,7 @@ class LifeCycle:
             self._set_csts(shst=0)
             if trace:
                 trace("mmio_shutdown_cleared")
+        self._update()
 
     def reset(self) -> None:
         """PCI reset or function level reset: as at power-on."""
@@ -184,8 +194,7 @@ class LifeCycle:
         if self._resetting:
             # What the storage still does must not outlive the reset.
             return not self._controller.storage_busy
-        # RDY may not rise while a shutdown is reported (Base 2.2, 3.1.4.6).
-        return bool(self.registers["cc"] & 1 and not self.registers["csts"] & (_SHST | _CFS | 1))
+        return self._rdy_may_rise
 
     @property
     def shutdown_lags(self) -> bool:
@@ -239,11 +248,14 @@ class LifeCycle:
     def shutdown_step(self) -> None:
         """Everything becomes durable; then the shutdown is complete."""
         self._shutting_down = False
+        self._update()
         self._controller.flush_all(self.shutdown_complete)
 
     def shutdown_complete(self, error: OSError | None) -> None:
         """The flush is done. A shutdown that was taken back meanwhile stays taken back."""
+        if self.csts.shst != 1 or self._shutting_down:
+            return
         if error:
             self.fatal()
-        elif self.csts.shst == 1 and not self._shutting_down:
+        else:
             self._set_csts(shst=2)

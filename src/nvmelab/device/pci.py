@@ -38,7 +38,9 @@ class NvmeFunction:
         config = controller.config
         self.vectors = config.vectors
         self.pending: Callable[[int], bool] = _nothing_pending
-        self._table = _up(DOORBELLS + 8 * (config.io_queues + 1), PAGE)
+        self.doorbells_end = DOORBELLS + 8 * (config.io_queues + 1)
+        """Offset in BAR0 of the first byte behind the last doorbell."""
+        self._table = _up(self.doorbells_end, PAGE)
         self._pba = self._table + _up(16 * config.vectors, PAGE)
         size = BAR0_MIN
         while size < self._pba + PAGE:
@@ -47,11 +49,6 @@ class NvmeFunction:
         self._config = bytearray(CONFIG_SIZE)
         self._writable = bytearray(CONFIG_SIZE)
         self._power_on()
-
-    @property
-    def doorbells_end(self) -> int:
-        """Offset in BAR0 of the first byte behind the last doorbell."""
-        return DOORBELLS + 8 * (self.controller.config.io_queues + 1)
 
     @property
     def interrupt(self) -> Callable[[int], None]:

@@ -1,0 +1,36 @@
+"""The README's console blocks are what the commands print, numbers of a run aside."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_demo_prints_what_the_readme_says() -> None:
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"^\$ make demo\n(.*?)^\$ make test$", readme, re.MULTILINE | re.DOTALL)
+    assert found
+
+    printed = subprocess.run(
+        [sys.executable, "-m", "nvmelab.cli.main", "demo"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    # One seed gives one result, so even the numbers are the same.
+    assert printed == found[1]
+
+
+def test_every_page_that_is_linked_exists() -> None:
+    for page in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    ):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -10,7 +10,7 @@ PYTEST := $(BIN)/pytest -n auto --dist worksteal
 .PHONY: demo test lint lab test-guest bench clean
 
 demo: .venv/runtime
-	$(BIN)/nvmelab demo
+	@$(BIN)/nvmelab demo
 
 test: lint
 	$(PYTEST) -m "not guest"

@@ -79,6 +79,17 @@ def test_parked_requests_take_no_places_of_other_commands() -> None:
     assert read_log(bench) == Status.SUCCESS
 
 
+def test_answered_requests_give_their_places_back() -> None:
+    bench = Bench()
+    bench.enable(sq_entries=2)
+    for cid in range(8):
+        park(bench, cid)
+        bench.write(NO_QUEUE, 0)
+        assert [done.cid for done in reap(bench)] == [cid]
+        assert read_log(bench) == Status.SUCCESS
+    assert bench.controller.sqs[0].outstanding == 0
+
+
 def test_reset_drops_parked_requests_without_a_completion() -> None:
     bench = enabled()
     park(bench, 1)

@@ -66,6 +66,25 @@ def test_value_that_was_set_is_returned_and_its_default_stays(fid: int, value: i
     assert get(bench, fid, sel=Select.DEFAULT) == default
 
 
+@pytest.mark.parametrize(
+    ("fid", "default", "value", "kept"),
+    [
+        (Feature.ARBITRATION, 7, 0xFFFF_FFFF, 0xFFFF_FF07),
+        (Feature.POWER_MANAGEMENT, 0, 0xFFFF_FFE0, 0xE0),
+        (Feature.INTERRUPT_COALESCING, 0, 0xFFFF_FFFF, 0xFFFF),
+        (Feature.WRITE_ATOMICITY_NORMAL, 0, 0xFFFF_FFFF, 1),
+        (Feature.VOLATILE_WRITE_CACHE, 1, 0xFFFF_FFFE, 0),
+    ],
+)
+def test_default_is_as_stated_and_reserved_bits_are_not_kept(
+    fid: int, default: int, value: int, kept: int
+) -> None:
+    bench = enabled()
+    assert get(bench, fid) == default
+    put(bench, fid, value)
+    assert get(bench, fid) == kept
+
+
 @pytest.mark.parametrize("fid", OF_THE_CONTROLLER)
 def test_saved_value_is_the_default_where_nothing_can_be_saved(fid: int) -> None:
     bench = enabled()

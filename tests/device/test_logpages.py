@@ -148,12 +148,13 @@ def test_commands_and_data_are_counted_in_thousands_of_512_bytes_rounded_up() ->
     bench = enabled()
     sq = bench.create_pair()
     buffer = bench.allocate(PAGE)
-    for _ in range(126):
+    for _ in range(125):
         bench.execute(Write(nsid=1, prp1=buffer, nlb=8), sq)
-    bench.execute(Read(nsid=1, prp1=buffer, nlb=1), sq)
-    bench.execute(Flush(nsid=1), sq)
+    assert smart(bench).data_units_written == 1
+    for command in (Write(nsid=1, prp1=buffer), Read(nsid=1, prp1=buffer), Flush(nsid=1)):
+        bench.execute(command, sq)
     data = smart(bench)
-    assert (data.data_units_written, data.data_units_read) == (2, 1)  # 1008 units of 512, and 1
+    assert (data.data_units_written, data.data_units_read) == (2, 1)
     assert (data.host_write_commands, data.host_read_commands) == (126, 1)
 
 

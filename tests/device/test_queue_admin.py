@@ -313,14 +313,16 @@ def test_command_that_was_not_fetched_dies_with_its_queue(stepwise: bool) -> Non
     assert (pair.cq.reap(), sector(bench, 7)) == ([], bytes(512))
 
 
-def test_command_that_was_fetched_and_not_begun_dies_with_its_queue() -> None:
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_command_that_was_fetched_and_not_begun_dies_with_its_queue(stepwise: bool) -> None:
     bench = enabled()
     pair = bench.create_pair(2)
     pair.submit(write_of(bench, 7))
     bench.step("fetch", 2)
     bench.admin.submit(DeleteIoSq(cid=1, qid=2))
-    bench.step("fetch", 0)
-    bench.step("execute", 0)
+    if stepwise:
+        bench.step("fetch", 0)
+        bench.step("execute", 0)
     bench.settle()
     assert [done.status for done in bench.admin_cq.reap()] == [0]
     assert (pair.cq.reap(), sector(bench, 7)) == ([], bytes(512))
@@ -420,6 +422,20 @@ def test_nothing_more_is_fetched_while_a_deletion_waits() -> None:
     worker.finish_one()
     bench.settle()
     assert (len(bench.admin_cq.reap()), sector(bench, 7)) == (1, bytes(512))
+
+
+def test_reset_while_a_deletion_waits_ends_both() -> None:
+    bench, pair, worker = slow()
+    pair.submit(Flush(cid=1, nsid=1))
+    bench.settle()
+    bench.admin.submit(DeleteIoSq(qid=1))
+    bench.settle()
+    bench.write_cc(en=0)
+    worker.finish_one()
+    bench.settle()
+    assert (bench.csts.rdy, pair.cq.reap(), bench.admin_cq.reap()) == (0, [], [])
+    bench.enable()
+    assert bench.execute(GetFeatures(fid=1)).status == 0
 
 
 def test_second_deletion_while_one_waits_is_refused() -> None:

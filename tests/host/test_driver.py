@@ -62,6 +62,14 @@ def test_number_of_queues_is_a_count(queues: int) -> None:
     assert enabled(io_queues=queues).driver.set_number_of_queues(2) == queues
 
 
+def test_number_of_queues_asked_for_is_0s_based_for_both_kinds() -> None:
+    rig = enabled()
+    asked: list[tuple[object, ...]] = []
+    rig.controller.trace = lambda name, *values: asked.append((name, *values))
+    rig.driver.set_number_of_queues(5)
+    assert [event[-1] for event in asked if event[0] == "setfeat"] == [4 << 16 | 4]
+
+
 def test_shutdown_ends_with_the_controller_shut_down() -> None:
     rig = enabled()
     rig.driver.shutdown()
@@ -157,6 +165,14 @@ def test_wait_for_a_device_that_never_stops_says_what_was_missing() -> None:
 def test_shutdown_that_never_ends_says_what_was_missing() -> None:
     with pytest.raises(DeviceError, match=r"CSTS.SHST 2.*shst=0"):
         Driver(DeadLink()).shutdown()
+
+
+def test_shutdown_asks_for_a_normal_one_and_leaves_the_rest_of_cc() -> None:
+    link = DeadLink()
+    link.registers[OFFSET["cc"]] = 0x0046_0001
+    with pytest.raises(DeviceError):
+        Driver(link).shutdown()
+    assert link.written == [(OFFSET["cc"], 0x0046_4001)]
 
 
 def test_fatal_status_ends_the_wait() -> None:

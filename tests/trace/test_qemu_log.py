@@ -1,6 +1,7 @@
 """What QEMU's log says about its NVMe device: keys, their order, and decimal or hexadecimal.
 
-The words in front of the fields of some events are ours; all else is QEMU's.
+The words in front of the fields of error events are ours; all else is QEMU's. What a real QEMU
+prints is compared in tests/guest/test_trace_format.py.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ TABLE = {
     "dsm": ("S", "nr:d attr:x"),
     "dsm_deallocate": ("S", "slba:d nlb:d"),
     "identify": ("S", "cid:d cns:x ctrlid:d csi:x"),
+    "identify_ctrl": ("P", ""),
+    "identify_ctrl_csi": ("E+", "csi:x"),
+    "identify_ns": ("S", "nsid:d"),
+    "identify_ns_csi": ("E", "nsid:d csi:x"),
+    "identify_ns_descr_list": ("S", "nsid:d"),
+    "identify_nslist": ("S", "nsid:d"),
     "get_log": ("S", "cid:d lid:x lsp:x rae:x len:d off:d"),
     "getfeat": ("S", "cid:d nsid:x fid:x sel:x cdw11:x"),
     "setfeat": ("S", "cid:d nsid:x fid:x save:x cdw11:x"),

@@ -35,6 +35,7 @@ from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
 from nvmelab.device.statistics import Statistics
 from nvmelab.limits import FETCH_BURST
 from nvmelab.memory import GuestMemory, MemoryFault
+from nvmelab.spec.commands import NvmOpcode
 from nvmelab.spec.events import ErrorEvent, EventType
 from nvmelab.spec.logpages import LogPage
 from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, PROPERTIES_SIZE, SQE_SIZE
@@ -331,11 +332,17 @@ class Controller:
         Raises OSError in the second case."""
         if self.worker is None:
             work()
+            self._trace_later(request)
             return False
         request.sq.working.add(request)
         self._in_worker += 1
         self.worker.submit(request, work)
         return True
+
+    def _trace_later(self, request: Request) -> None:
+        """Reads and writes have events of their own."""
+        if self.trace and request.opcode != NvmOpcode.WRITE:
+            self.trace("misc_cb", request.cid)
 
     def flush_all(self, done: Callable[[OSError | None], None]) -> None:
         """Make everything durable, in the worker if there is one; then call `done`."""
@@ -377,6 +384,7 @@ class Controller:
         if error:
             dispatch.host_error(self, token, error)
         else:
+            self._trace_later(token)
             self.finish(token)
         if sq.deletion and not sq.working:
             self.remove_sq(sq)

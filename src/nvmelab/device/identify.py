@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from nvmelab.device.queues import Request
 from nvmelab.device.transfer import to_host
@@ -31,7 +32,7 @@ _LPA = 1 << 1 | 1 << 2  # commands and effects log, offset and long length in Ge
 _CSI_NVM = 0
 
 
-def _controller(controller: Controller) -> bytes:
+def _controller(controller: Controller, command: Identify) -> bytes:
     config = controller.config
     return IdentifyController(
         vid=config.pci_vendor,
@@ -62,75 +63,100 @@ def _controller(controller: Controller) -> bytes:
     ).encode()
 
 
-def _namespace(namespace: Namespace) -> bytes:
-    return IdentifyNamespace(
-        nsze=namespace.nsze,
-        ncap=namespace.nsze,
-        nuse=namespace.nsze,
-        nsfeat=1 << 4 if namespace.physical > 1 << namespace.shift else 0,
-        dlfeat=1 << 3,  # Write Zeroes may deallocate
-        npwg=namespace.physical >> namespace.shift,
-        npwa=namespace.physical >> namespace.shift,
-        npdg=namespace.physical >> namespace.shift,
-        npda=namespace.physical >> namespace.shift,
-        nsattr=int(namespace.backend.read_only),
-        lbaf0_lbads=namespace.shift,
-    ).encode()
-
-
-def _active_list(controller: Controller, after: int) -> bytes:
+def _active_list(controller: Controller, command: Identify) -> bytes:
+    after = command.nsid
     if after >= 0xFFFF_FFFE:
         raise NvmeError(Status.INVALID_NAMESPACE_OR_FORMAT, f"NSID {after:#x}")
     active = [nsid for nsid in sorted(controller.namespaces) if nsid > after][:1024]
     return struct.pack(f"<{len(active)}I", *active)
 
 
-def _of_namespace(controller: Controller, command: Identify) -> bytes:
-    """The structures about one namespace: zero filled if it is inactive."""
-    nsid = command.nsid
+def _find(controller: Controller, nsid: int) -> Namespace | None:
+    """The namespace; None for a valid identifier that is not active."""
     if not 1 <= nsid <= max(controller.namespaces):
         raise NvmeError(Status.INVALID_NAMESPACE_OR_FORMAT, f"NSID {nsid:#x}")
-    namespace = controller.namespaces.get(nsid)
-    if command.cns == Cns.NAMESPACE_DESCRIPTORS:
-        if namespace is None:
-            raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"NSID {nsid} is not active")
-        return descriptor(DescriptorType.UUID, namespace.uuid.bytes) + descriptor(
-            DescriptorType.CSI, bytes([_CSI_NVM])
-        )
-    if namespace is None or command.cns == Cns.NAMESPACE_CSI:
-        return b""  # nothing of the NVM Command Set's own is supported, such as protection
-    if command.cns == Cns.NAMESPACE_INDEPENDENT:
-        return IdentifyNamespaceIndependent(
-            nsattr=int(namespace.backend.read_only), nstat=1
-        ).encode()
-    return _namespace(namespace)
+    return controller.namespaces.get(nsid)
+
+
+def _descriptors(controller: Controller, command: Identify) -> bytes:
+    namespace = _find(controller, command.nsid)
+    if namespace is None:
+        raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"NSID {command.nsid} is not active")
+    return descriptor(DescriptorType.UUID, namespace.uuid.bytes) + descriptor(
+        DescriptorType.CSI, bytes([_CSI_NVM])
+    )
+
+
+def _namespace(controller: Controller, command: Identify) -> bytes:
+    namespace = _find(controller, command.nsid)
+    if namespace is None:
+        return b""
+    per_physical = namespace.physical >> namespace.shift
+    return IdentifyNamespace(
+        nsze=namespace.nsze,
+        ncap=namespace.nsze,
+        nuse=namespace.nsze,
+        nsfeat=1 << 4 if per_physical > 1 else 0,  # NPWG and its like mean something
+        dlfeat=1 << 3,  # Write Zeroes may deallocate
+        npwg=per_physical,
+        npwa=per_physical,
+        npdg=per_physical,
+        npda=per_physical,
+        nsattr=int(namespace.backend.read_only),
+        lbaf0_lbads=namespace.shift,
+    ).encode()
+
+
+def _namespace_csi(controller: Controller, command: Identify) -> bytes:
+    """Nothing of the NVM Command Set's own is supported, such as protection: all zero."""
+    _find(controller, command.nsid)
+    return b""
+
+
+def _namespace_independent(controller: Controller, command: Identify) -> bytes:
+    namespace = _find(controller, command.nsid)
+    if namespace is None:
+        return b""
+    read_only = int(namespace.backend.read_only)
+    return IdentifyNamespaceIndependent(nsattr=read_only, nstat=1).encode()
+
+
+def _controller_csi(controller: Controller, command: Identify) -> bytes:
+    return IdentifyControllerNvm().encode()
+
+
+class _Structure(NamedTuple):
+    build: Callable[[Controller, Identify], bytes]
+    event: str
+    """What the trace says of it, and which of the command's fields."""
+    fields: tuple[str, ...]
+
+
+_STRUCTURES = {
+    Cns.NAMESPACE: _Structure(_namespace, "identify_ns", ("nsid",)),
+    Cns.CONTROLLER: _Structure(_controller, "identify_ctrl", ()),
+    Cns.ACTIVE_NAMESPACES: _Structure(_active_list, "identify_nslist", ("nsid",)),
+    Cns.NAMESPACE_DESCRIPTORS: _Structure(_descriptors, "identify_ns_descr_list", ("nsid",)),
+    Cns.NAMESPACE_CSI: _Structure(_namespace_csi, "identify_ns_csi", ("nsid", "csi")),
+    Cns.CONTROLLER_CSI: _Structure(_controller_csi, "identify_ctrl_csi", ("csi",)),
+    Cns.ACTIVE_NAMESPACES_CSI: _Structure(_active_list, "identify_nslist", ("nsid",)),
+    Cns.NAMESPACE_INDEPENDENT: _Structure(_namespace_independent, "identify_ns", ("nsid",)),
+}
+_OF_A_COMMAND_SET = (Cns.NAMESPACE_CSI, Cns.CONTROLLER_CSI, Cns.ACTIVE_NAMESPACES_CSI)
 
 
 def identify(controller: Controller, request: Request, command: Identify) -> int:
-    if controller.trace:
-        controller.trace("identify", request.cid, command.cns, command.cntid, command.csi)
-    cns = command.cns
-    if (
-        cns in (Cns.NAMESPACE_CSI, Cns.CONTROLLER_CSI, Cns.ACTIVE_NAMESPACES_CSI)
-        and command.csi != _CSI_NVM
-    ):
+    trace = controller.trace
+    if trace:
+        trace("identify", request.cid, command.cns, command.cntid, command.csi)
+    structure = _STRUCTURES.get(Cns(command.cns))
+    if structure is None:
+        if trace:
+            trace("err_invalid_identify_cns", command.cns)
+        raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"CNS {command.cns:#x}")
+    if trace:
+        trace(structure.event, *(getattr(command, field) for field in structure.fields))
+    if command.cns in _OF_A_COMMAND_SET and command.csi != _CSI_NVM:
         raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"CSI {command.csi}")
-    if cns == Cns.CONTROLLER:
-        data = _controller(controller)
-    elif cns in (Cns.ACTIVE_NAMESPACES, Cns.ACTIVE_NAMESPACES_CSI):
-        data = _active_list(controller, command.nsid)
-    elif cns == Cns.CONTROLLER_CSI:
-        data = IdentifyControllerNvm().encode()
-    elif cns in (
-        Cns.NAMESPACE,
-        Cns.NAMESPACE_DESCRIPTORS,
-        Cns.NAMESPACE_CSI,
-        Cns.NAMESPACE_INDEPENDENT,
-    ):
-        data = _of_namespace(controller, command)
-    else:
-        if controller.trace:
-            controller.trace("err_invalid_identify_cns", cns)
-        raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"CNS {cns:#x}")
-    to_host(controller, command, data.ljust(IDENTIFY_SIZE, b"\0"))
+    to_host(controller, command, structure.build(controller, command).ljust(IDENTIFY_SIZE, b"\0"))
     return 0

@@ -70,8 +70,7 @@ def map_prp(
     first = page_size - prp1 % page_size
     rest = length - first
     if trace:
-        pages = 1 + max(0, -(-rest // page_size))
-        trace("map_prp", min(first, length), length, prp1, prp2, pages)
+        trace("map_prp", min(first, length), length, prp1, prp2, length // page_size + 1)
     if rest <= 0:
         if trace:
             trace("map_addr", prp1, length)

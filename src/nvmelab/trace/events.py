@@ -1,8 +1,8 @@
 """The vocabulary of events: what can be seen of an NVMe device at work, and how QEMU's log says it.
 
-An event is a name and its values, in the order of the table. Names and fields are those that QEMU's
-nvme device uses for its trace events (there with `pci_nvme_` in front). The free words in front of
-some events' fields are ours.
+An event is a name and its values, in the order of the table. Names, fields and the form of a line
+are those of the trace events of QEMU's nvme device (there with `pci_nvme_` in front), as QEMU 11.1
+logs them; the free words of error events are ours.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ _FORM = {"d": "{}", "x": "{:#x}", "q": "'{}'"}
 
 
 def _event(name: str, fields: str = "", words: str = "", style: str = "S") -> Event:
-    """`fields` as `key:form key:form`. Style S prints `key value`, E `key=value` with commas after
-    the words, C the value alone behind a colon and a space, c without the space."""
+    """`fields` as `key:form key:form`, printed after the words. Style S prints `key value`, E
+    `key=value` with commas between, C the value alone behind a colon and a space, c without the
+    space."""
     parsed = tuple((key, form) for key, form in (field.split(":") for field in fields.split()))
     if style == "S":
-        texts = [words] * bool(words) + [f"{key} {_FORM[form]}" for key, form in parsed]
-        template = " ".join(texts)
+        text = " ".join(f"{key} {_FORM[form]}" for key, form in parsed)
     elif style == "E":
-        texts = [words] * bool(words) + [f"{key}={_FORM[form]}" for key, form in parsed]
-        template = ", ".join(texts)
+        text = ", ".join(f"{key}={_FORM[form]}" for key, form in parsed)
     else:
         assert style in "Cc" and len(parsed) == 1
-        template = f"{words}:{' ' * (style == 'C')}{_FORM[parsed[0][1]]}"
-    return Event(name, parsed, template)
+        return Event(name, parsed, f"{words}:{' ' * (style == 'C')}{_FORM[parsed[0][1]]}")
+    return Event(name, parsed, " ".join(filter(None, (words, text))))
 
 
 _TABLE = (
@@ -47,24 +46,33 @@ _TABLE = (
     _event("mmio_write", "addr:x data:x size:d"),
     _event("mmio_doorbell_sq", "sqid:d new_tail:d"),
     _event("mmio_doorbell_cq", "cqid:d new_head:d"),
-    _event("mmio_cfg", "config:x", "CC is written", "E"),
-    _event("mmio_aqattr", "attributes:x", "AQA is written", "E"),
-    _event("mmio_asqaddr", "address:x", "ASQ is written", "E"),
-    _event("mmio_asqaddr_hi", "half:x new_address:x", "ASQ is written, high half", "E"),
-    _event("mmio_acqaddr", "address:x", "ACQ is written", "E"),
-    _event("mmio_acqaddr_hi", "half:x new_address:x", "ACQ is written, high half", "E"),
-    _event("mmio_intm_set", "data:x new_mask:x", "INTMS is written", "E"),
-    _event("mmio_intm_clr", "data:x new_mask:x", "INTMC is written", "E"),
-    _event("mmio_start_success", "", "the controller is enabled"),
-    _event("mmio_stopped", "", "the controller is disabled"),
-    _event("mmio_shutdown_set", "", "shutdown is requested"),
-    _event("mmio_shutdown_cleared", "", "shutdown is taken back"),
-    _event("pci_reset", "", "PCI reset"),
+    _event("mmio_cfg", "config:x", "wrote MMIO, config controller", "E"),
+    _event("mmio_aqattr", "attributes:x", "wrote MMIO, admin queue", "E"),
+    _event("mmio_asqaddr", "address:x", "wrote MMIO, admin submission queue", "E"),
+    _event(
+        "mmio_asqaddr_hi", "half:x new_address:x", "wrote MMIO, admin submission queue high", "E"
+    ),
+    _event("mmio_acqaddr", "address:x", "wrote MMIO, admin completion queue", "E"),
+    _event(
+        "mmio_acqaddr_hi", "half:x new_address:x", "wrote MMIO, admin completion queue high", "E"
+    ),
+    _event("mmio_intm_set", "data:x new_mask:x", "wrote MMIO, interrupt mask set,", "E"),
+    _event("mmio_intm_clr", "data:x new_mask:x", "wrote MMIO, interrupt mask clear,", "E"),
+    _event("mmio_start_success", "", "setting controller enable bit succeeded"),
+    _event("mmio_stopped", "", "cleared controller enable bit"),
+    _event("mmio_shutdown_set", "", "shutdown bit set"),
+    _event("mmio_shutdown_cleared", "", "shutdown bit cleared"),
+    _event("pci_reset", "", "PCI Function Level Reset"),
     # Queues.
-    _event("create_sq", "addr:x sqid:d cqid:d qsize:d qflags:d", "create I/O SQ", "E"),
-    _event("create_cq", "addr:x cqid:d vector:d qsize:d qflags:d ien:d", "create I/O CQ", "E"),
-    _event("del_sq", "sqid:d", "delete I/O SQ", "E"),
-    _event("del_cq", "cqid:d", "delete I/O CQ", "E"),
+    _event("create_sq", "addr:x sqid:d cqid:d qsize:d qflags:d", "create submission queue,", "E"),
+    _event(
+        "create_cq",
+        "addr:x cqid:d vector:d qsize:d qflags:d ien:d",
+        "create completion queue,",
+        "E",
+    ),
+    _event("del_sq", "sqid:d", "deleting submission queue", "E"),
+    _event("del_cq", "cqid:d", "deleted completion queue,", "E"),
     # Commands.
     _event("admin_cmd", "cid:d sqid:d opc:x opname:q"),
     _event("io_cmd", "cid:d nsid:x sqid:d opc:x opname:q"),
@@ -74,14 +82,19 @@ _TABLE = (
     _event("dsm", "nr:d attr:x"),
     _event("dsm_deallocate", "slba:d nlb:d"),
     _event("identify", "cid:d cns:x ctrlid:d csi:x"),
+    _event("identify_ctrl", "", "identify controller"),
+    _event("identify_ctrl_csi", "csi:x", "identify controller,", "E"),
+    _event("identify_ns", "nsid:d"),
+    _event("identify_ns_csi", "nsid:d csi:x", "", "E"),
+    _event("identify_ns_descr_list", "nsid:d"),
+    _event("identify_nslist", "nsid:d"),
     _event("get_log", "cid:d lid:x lsp:x rae:x len:d off:d"),
     _event("getfeat", "cid:d nsid:x fid:x sel:x cdw11:x"),
     _event("setfeat", "cid:d nsid:x fid:x save:x cdw11:x"),
-    _event(
+    Event(
         "setfeat_numq",
-        "cq_count:d sq_count:d cq_count:d sq_count:d",
-        "number of queues, requested and then granted",
-        "E",
+        (("cq_count", "d"), ("sq_count", "d"), ("cq_count", "d"), ("sq_count", "d")),
+        "requested cq_count={} sq_count={}, responding with cq_count={} sq_count={}",
     ),
     # Completion and interrupt.
     _event("rw_cb", "cid:d blk:q"),
@@ -89,7 +102,7 @@ _TABLE = (
     _event("misc_cb", "cid:d"),
     _event("enqueue_req_completion", "cid:d cqid:d dw0:x dw1:x status:x"),
     _event("irq_msix", "vector:d", "raising MSI-X IRQ"),
-    _event("irq_masked", "", "the CQ has interrupts disabled"),
+    _event("irq_masked", "", "IRQ is masked"),
     # Asynchronous events.
     _event("aer", "cid:d"),
     _event("aer_aerl_exceeded", "", "more Asynchronous Event Requests than AERL allows"),
@@ -113,43 +126,43 @@ _TABLE = (
     _event("err_invalid_prp2_align", "prp2:x", "PRP2 is not page aligned", "C"),
     _event("err_invalid_opc", "opcode:x", "unknown I/O command"),
     _event("err_invalid_admin_opc", "opcode:x", "unknown admin command"),
-    _event("err_invalid_lba_range", "start:d len:d limit:d", "LBA out of range", "E"),
-    _event("err_invalid_identify_cns", "cns:x", "unknown Identify structure", "E"),
+    _event("err_invalid_lba_range", "start:d len:d limit:d", "LBA out of range,", "E"),
+    _event("err_invalid_identify_cns", "cns:x", "unknown Identify structure,", "E"),
     _event("err_invalid_log_page", "cid:d lid:x"),
-    _event("err_invalid_create_sq_sqid", "sqid:d", "create I/O SQ: bad SQID", "E"),
-    _event("err_invalid_create_sq_cqid", "cqid:d", "create I/O SQ: no such CQ", "E"),
-    _event("err_invalid_create_sq_size", "qsize:d", "create I/O SQ: bad size", "E"),
-    _event("err_invalid_create_sq_addr", "addr:x", "create I/O SQ: bad address", "E"),
-    _event("err_invalid_create_sq_qflags", "qflags:d", "create I/O SQ: not contiguous", "E"),
-    _event("err_invalid_create_cq_cqid", "cqid:d", "create I/O CQ: bad CQID", "E"),
-    _event("err_invalid_create_cq_size", "size:d", "create I/O CQ: bad size", "E"),
-    _event("err_invalid_create_cq_addr", "addr:x", "create I/O CQ: bad address", "E"),
-    _event("err_invalid_create_cq_vector", "vector:d", "create I/O CQ: bad vector", "E"),
-    _event("err_invalid_create_cq_qflags", "qflags:d", "create I/O CQ: not contiguous", "E"),
+    _event("err_invalid_create_sq_sqid", "sqid:d", "create I/O SQ: bad SQID,", "E"),
+    _event("err_invalid_create_sq_cqid", "cqid:d", "create I/O SQ: no such CQ,", "E"),
+    _event("err_invalid_create_sq_size", "qsize:d", "create I/O SQ: bad size,", "E"),
+    _event("err_invalid_create_sq_addr", "addr:x", "create I/O SQ: bad address,", "E"),
+    _event("err_invalid_create_sq_qflags", "qflags:d", "create I/O SQ: not contiguous,", "E"),
+    _event("err_invalid_create_cq_cqid", "cqid:d", "create I/O CQ: bad CQID,", "E"),
+    _event("err_invalid_create_cq_size", "size:d", "create I/O CQ: bad size,", "E"),
+    _event("err_invalid_create_cq_addr", "addr:x", "create I/O CQ: bad address,", "E"),
+    _event("err_invalid_create_cq_vector", "vector:d", "create I/O CQ: bad vector,", "E"),
+    _event("err_invalid_create_cq_qflags", "qflags:d", "create I/O CQ: not contiguous,", "E"),
     _event("err_invalid_create_cq_entry_size", "iosqes:d iocqes:d"),
-    _event("err_invalid_del_sq", "sid:d", "delete I/O SQ: no such SQ", "E"),
-    _event("err_invalid_del_cq_cqid", "cqid:d", "delete I/O CQ: no such CQ", "E"),
-    _event("err_invalid_del_cq_notempty", "cqid:d", "delete I/O CQ: an SQ is bound to it", "E"),
+    _event("err_invalid_del_sq", "sid:d", "delete I/O SQ: no such SQ,", "E"),
+    _event("err_invalid_del_cq_cqid", "cqid:d", "delete I/O CQ: no such CQ,", "E"),
+    _event("err_invalid_del_cq_notempty", "cqid:d", "delete I/O CQ: an SQ is bound to it,", "E"),
     _event("err_startfail", "", "enabling failed"),
     _event("err_startfail_asq_misaligned", "asq:x", "ASQ is not page aligned", "C"),
     _event("err_startfail_acq_misaligned", "acq:x", "ACQ is not page aligned", "C"),
     _event("err_startfail_asqent_sz_zero", "", "AQA.ASQS is 0"),
     _event("err_startfail_acqent_sz_zero", "", "AQA.ACQS is 0"),
-    _event("err_startfail_page_too_large", "log2size:d max:d", "CC.MPS is too large", "E"),
+    _event("err_startfail_page_too_large", "log2size:d max:d", "CC.MPS is too large,", "E"),
     _event("err_startfail_css", "css:d", "CC.CSS is not supported", "c"),
     # What the host must not do, and what is ignored.
-    _event("ub_db_wr_misaligned", "offset:x", "doorbell write is not aligned", "E"),
-    _event("ub_db_wr_invalid_sq", "sqid:d", "tail doorbell of no SQ", "E"),
-    _event("ub_db_wr_invalid_sqtail", "sqid:d new_head:d", "tail outside the SQ", "E"),
-    _event("ub_db_wr_invalid_cq", "cqid:d", "head doorbell of no CQ", "E"),
-    _event("ub_db_wr_invalid_cqhead", "cqid:d new_head:d", "head outside the CQ", "E"),
-    _event("ub_mmiowr_misaligned32", "offset:x", "register write is not aligned", "E"),
-    _event("ub_mmiowr_toosmall", "offset:x size:d", "register write below 4 bytes", "E"),
+    _event("ub_db_wr_misaligned", "offset:x", "doorbell write is not aligned,", "E"),
+    _event("ub_db_wr_invalid_sq", "sqid:d", "tail doorbell of no SQ,", "E"),
+    _event("ub_db_wr_invalid_sqtail", "sqid:d new_head:d", "tail outside the SQ,", "E"),
+    _event("ub_db_wr_invalid_cq", "cqid:d", "head doorbell of no CQ,", "E"),
+    _event("ub_db_wr_invalid_cqhead", "cqid:d new_head:d", "head outside the CQ,", "E"),
+    _event("ub_mmiowr_misaligned32", "offset:x", "register write is not aligned,", "E"),
+    _event("ub_mmiowr_toosmall", "offset:x size:d", "register write below 4 bytes,", "E"),
     _event("ub_mmiowr_intmask_with_msix", "", "INTMS or INTMC is written under MSI-X"),
     _event("ub_mmiowr_ro_csts", "", "write to a read-only bit of CSTS"),
-    _event("ub_mmiowr_invalid", "offset:x data:x", "write to no writable register", "E"),
-    _event("ub_mmiord_misaligned32", "offset:x", "register read is not aligned", "E"),
-    _event("ub_mmiord_toosmall", "offset:x", "register read below 4 bytes", "E"),
+    _event("ub_mmiowr_invalid", "offset:x data:x", "write to no writable register,", "E"),
+    _event("ub_mmiord_misaligned32", "offset:x", "register read is not aligned,", "E"),
+    _event("ub_mmiord_toosmall", "offset:x", "register read below 4 bytes,", "E"),
 )
 
 EVENTS: dict[str, Event] = {event.name: event for event in _TABLE}

@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 
 from nvmelab.device.namespaces import Namespace
-from nvmelab.spec.admin import CreateIoCq, DeleteIoCq, GetFeatures, SetFeatures
+from nvmelab.spec.admin import (
+    AsyncEventRequest,
+    CreateIoCq,
+    DeleteIoCq,
+    GetFeatures,
+    GetLogPage,
+    SetFeatures,
+)
 from nvmelab.spec.features import Feature, Select
+from nvmelab.spec.logpages import LogPage, Smart
 from nvmelab.spec.status import DNR, Status
 from tests.device.conftest import Bench
 from tests.device.disks import Disk
@@ -285,3 +293,28 @@ def test_vector_of_no_queue_is_an_invalid_field(vector: int) -> None:
     assert put(bench, Feature.INTERRUPT_VECTOR_CONFIGURATION, vector) == INVALID_FIELD
     found = get_status(bench, Feature.INTERRUPT_VECTOR_CONFIGURATION, cdw11=vector)
     assert found == INVALID_FIELD
+
+
+@pytest.mark.parametrize(("threshold", "warning"), [(324, 0), (323, 2), (300, 2)])
+def test_threshold_at_or_below_the_temperature_is_a_critical_warning(
+    threshold: int, warning: int
+) -> None:
+    bench = enabled()
+    put(bench, Feature.TEMPERATURE_THRESHOLD, threshold)
+
+    page = bench.allocate(4096)
+    bench.execute(GetLogPage(lid=LogPage.SMART, numd=128, prp1=page))
+
+    assert Smart.decode(bench.memory.read(page, 512)).critical_warning == warning
+
+
+def test_host_that_asked_for_it_is_told_of_the_temperature() -> None:
+    bench = enabled()
+    bench.admin.submit(AsyncEventRequest(cid=9))
+    put(bench, Feature.ASYNC_EVENT_CONFIGURATION, 1 << 1)
+
+    bench.admin.submit(SetFeatures(cid=8, fid=Feature.TEMPERATURE_THRESHOLD, value=300))
+    bench.settle()
+
+    (event,) = [done for done in bench.admin_cq.reap() if done.cid == 9]
+    assert event.dw0 == 0x02_01_01  # SMART log page, temperature threshold, SMART event

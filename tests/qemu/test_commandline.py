@@ -239,7 +239,7 @@ def test_defaults_are_those_of_qemu() -> None:
         ("multifunction=maybe", "multifunction: 'maybe' is not on or off"),
         ("cmb_size_mb=4", "property 'cmb_size_mb' is not served; understood: serial, drive, id,"),
         ("subsys=sub0", "subsys= is not served"),
-        ("serial=123456789012345678901", "serial= takes at most 20 characters"),
+        ("serial=123456789012345678901", "serial= takes at most 20 ASCII characters"),
     ],
 )
 def test_properties_that_are_refused(properties: str, expected: str) -> None:

@@ -56,14 +56,18 @@ def serve(
     nvmelab serve disk.img --socket nvme.sock --queue-entries 4 \\
         --trace 'pci_nvme_*' --trace-file run.log
     """
-    disk = Disk(
-        path=image,
-        config=ControllerConfig(
+    try:
+        config = ControllerConfig(
             serial=serial,
             pci_vendor=pci_id[0],
             pci_device=pci_id[1],
             queue_entries=queue_entries or ControllerConfig().queue_entries,
-        ),
+        )
+    except ValueError as error:
+        raise Fail(str(error)) from None
+    disk = Disk(
+        path=image,
+        config=config,
         cache=CACHE_MODES[cache],
         read_only=read_only,
         block=int(block_size),

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -30,7 +31,7 @@ from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.events import AsyncEvents
 from nvmelab.device.features import Features
 from nvmelab.device.lifecycle import LifeCycle
-from nvmelab.device.namespaces import Namespace, identity
+from nvmelab.device.namespaces import Namespace, flush, identity
 from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
 from nvmelab.device.statistics import Statistics
 from nvmelab.limits import FETCH_BURST
@@ -65,6 +66,13 @@ class ControllerConfig(msgspec.Struct, frozen=True):
     """Largest transfer as a power of two of 4 KiB pages; 0 is no limit."""
     outstanding_max: int | None = None
     """Most commands of one SQ that are fetched and not completed; None is the SQ's entries."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what an Identify structure cannot hold."""
+        for name, size in (("serial", 20), ("model", 40), ("firmware", 8)):
+            text = getattr(self, name)
+            if len(text) > size or not text.isascii() or not text.isprintable():
+                raise ValueError(f"{name} {text!r}: give at most {size} printable ASCII characters")
 
 
 class Step(NamedTuple):
@@ -346,13 +354,7 @@ class Controller:
 
     def flush_all(self, done: Callable[[OSError | None], None]) -> None:
         """Make everything durable, in the worker if there is one; then call `done`."""
-        backends = [namespace.backend for namespace in self.namespaces.values()]
-
-        def work() -> None:
-            for backend in backends:
-                if not backend.read_only:
-                    backend.flush()
-
+        work = partial(flush, self.namespaces.values())
         if self.worker:
             self._in_worker += 1
             self.worker.submit(done, work)

@@ -7,12 +7,20 @@ effect on a controller like this one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from nvmelab.device.namespaces import flush
 from nvmelab.device.queues import Request
 from nvmelab.spec.admin import GetFeatures, SetFeatures
+from nvmelab.spec.events import EventType, SmartEvent
 from nvmelab.spec.features import Feature, Select
-from nvmelab.spec.logpages import COMPOSITE_WARNING_K
+from nvmelab.spec.logpages import (
+    COMPOSITE_K,
+    COMPOSITE_WARNING_K,
+    TEMPERATURE_WARNING,
+    LogPage,
+)
 from nvmelab.spec.status import NvmeError, Status
 
 if TYPE_CHECKING:
@@ -33,6 +41,8 @@ _SUPPORTED = _PLAIN.keys() | {
     Feature.NUMBER_OF_QUEUES,
     Feature.INTERRUPT_VECTOR_CONFIGURATION,
 }
+_UNDER = 1 << 4
+"""Selector of the composite temperature's lower threshold; 0 is that of the upper one."""
 _CHANGEABLE, _NAMESPACE_SPECIFIC = 1 << 2, 1 << 1
 
 
@@ -135,7 +145,26 @@ class Features:
         if fid == Feature.TEMPERATURE_THRESHOLD:
             value &= 0xFFFF
         self._values[fid, selector] = value
+        if fid in (Feature.TEMPERATURE_THRESHOLD, Feature.ASYNC_EVENT_CONFIGURATION):
+            self._report_temperature()
         return 0
+
+    @property
+    def temperature_alarm(self) -> bool:
+        """The composite temperature, which never changes, is past a threshold."""
+        fid = Feature.TEMPERATURE_THRESHOLD
+        over = self._values.get((fid, 0), self.default(fid, 0))
+        under = self._values.get((fid, _UNDER), self.default(fid, _UNDER))
+        return not under < COMPOSITE_K < over
+
+    def _report_temperature(self) -> None:
+        """The host is told when it moves a threshold past the temperature, and when it asks to be
+        told while it is past one (Base 2.2, 5.1.25.1.5)."""
+        wanted = self._values.get((Feature.ASYNC_EVENT_CONFIGURATION, 0), 0)
+        if self.temperature_alarm and wanted & TEMPERATURE_WARNING:
+            self._controller.events.report(
+                EventType.SMART, SmartEvent.TEMPERATURE_THRESHOLD, LogPage.SMART
+            )
 
     def _set_number_of_queues(self, value: int) -> int:
         controller = self._controller
@@ -167,11 +196,5 @@ def set_features(controller: Controller, request: Request, command: SetFeatures)
     if command.fid != Feature.VOLATILE_WRITE_CACHE or command.value & 1:
         return dw0
     # With the cache off, what any command has written is durable: earlier ones too (5.1.25.1.4).
-    backends = [space.backend for space in controller.namespaces.values()]
-
-    def work() -> None:
-        for backend in backends:
-            if not backend.read_only:
-                backend.flush()
-
+    work = partial(flush, controller.namespaces.values())
     return None if controller.later(request, work) else dw0

@@ -97,7 +97,7 @@ def _namespace(controller: Controller, command: Identify) -> bytes:
         ncap=namespace.nsze,
         nuse=namespace.nsze,
         nsfeat=1 << 4 if per_physical > 1 else 0,  # NPWG and its like mean something
-        dlfeat=1 << 3,  # Write Zeroes may deallocate
+        dlfeat=1 << 3 | 1,  # deallocated blocks read as zeroes; Write Zeroes may deallocate
         npwg=per_physical,
         npwa=per_physical,
         npdg=per_physical,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nvmelab.device.namespaces import Namespace
+from nvmelab.device.namespaces import flush as flush_namespaces
 from nvmelab.device.queues import Request
 from nvmelab.device.transfer import check_length, from_host, map_prp
 from nvmelab.spec.commands import NvmOpcode
@@ -127,16 +129,10 @@ def flush(controller: Controller, request: Request, command: Flush) -> int | Non
         namespaces = list(controller.namespaces.values())
     else:
         namespaces = [_namespace(controller, command.nsid)]
-    backends = [namespace.backend for namespace in namespaces if not namespace.backend.read_only]
     if controller.trace:
         for namespace in namespaces:
             controller.trace("flush_ns", namespace.nsid)
-
-    def work() -> None:
-        for backend in backends:
-            backend.flush()
-
-    return None if controller.later(request, work) else 0
+    return None if controller.later(request, partial(flush_namespaces, namespaces)) else 0
 
 
 def write_zeroes(controller: Controller, request: Request, command: WriteZeroes) -> int | None:

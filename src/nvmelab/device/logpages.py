@@ -10,7 +10,7 @@ from nvmelab.device.queues import Request
 from nvmelab.device.transfer import check_length, to_host
 from nvmelab.spec.admin import GetLogPage
 from nvmelab.spec.commands import NvmOpcode
-from nvmelab.spec.logpages import COMPOSITE_K, FirmwareSlot, LogPage, Smart
+from nvmelab.spec.logpages import COMPOSITE_K, TEMPERATURE_WARNING, FirmwareSlot, LogPage, Smart
 from nvmelab.spec.status import NvmeError, Status
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def _smart(controller: Controller) -> bytes:
     read, write = io.get(NvmOpcode.READ), io.get(NvmOpcode.WRITE)
     unit = 512 * 1000
     return Smart(
+        critical_warning=TEMPERATURE_WARNING if controller.features.temperature_alarm else 0,
         composite_temperature=COMPOSITE_K,
         available_spare=100,
         available_spare_threshold=10,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 
 from nvmelab.storage.base import Backend
 
@@ -34,3 +35,10 @@ class Namespace:
         self.uuid = identity(serial, f"namespace {nsid}")
         self.write_through = not backend.write_cache
         """The host has switched the volatile write cache off, or there is none."""
+
+
+def flush(namespaces: Iterable[Namespace]) -> None:
+    """Everything written to them is durable when this returns. Raises OSError."""
+    for namespace in namespaces:
+        if not namespace.backend.read_only:
+            namespace.backend.flush()

@@ -49,6 +49,7 @@ class Workload:
         writes: int = 2000,
         seed: int = 1,
     ) -> None:
+        assert chunk <= 4096 and chunk % block == 0, "a chunk is one PRP"
         self._driver = driver
         self._qpairs = qpairs
         self._nsid = nsid

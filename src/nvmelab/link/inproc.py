@@ -46,10 +46,10 @@ class InprocLink:
         self._function.bar_write(0, offset, 8, value)
 
     def allocate(self, size: int) -> int:
-        addr = self._next
-        self._next += -(-size // _PAGE) * _PAGE
-        if self._next > self._end:
+        addr, end = self._next, self._next + -(-size // _PAGE) * _PAGE
+        if end > self._end:
             raise MemoryError(f"no {size} bytes left of the link's memory")
+        self._next = end
         return addr
 
     def progress(self) -> bool:

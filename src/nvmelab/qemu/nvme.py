@@ -97,8 +97,8 @@ def read_properties(table: Mapping[str, object]) -> NvmeProperties:
     serial = _string(table, "serial")
     if serial is None:
         raise CommandLineError("serial= is required, as in QEMU")
-    if len(serial.encode()) > QEMU_SERIAL_MAX:
-        raise CommandLineError(f"serial= takes at most {QEMU_SERIAL_MAX} characters")
+    if len(serial) > QEMU_SERIAL_MAX or not serial.isascii() or not serial.isprintable():
+        raise CommandLineError(f"serial= takes at most {QEMU_SERIAL_MAX} ASCII characters")
     drive = _string(table, "drive")
     if drive is None:
         raise CommandLineError("drive= is required: the controller's one namespace is that drive")

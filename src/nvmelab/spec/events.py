@@ -16,3 +16,9 @@ class ErrorEvent(OpenEnum):
 
     INVALID_DOORBELL_REGISTER = 0
     INVALID_DOORBELL_VALUE = 1
+
+
+class SmartEvent(OpenEnum):
+    """Event information of a SMART / health event."""
+
+    TEMPERATURE_THRESHOLD = 1

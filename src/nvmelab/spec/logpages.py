@@ -12,6 +12,8 @@ COMPOSITE_K = 323
 """Composite temperature a healthy virtual controller reports, in kelvin."""
 COMPOSITE_WARNING_K = 343
 COMPOSITE_CRITICAL_K = 373
+TEMPERATURE_WARNING = 1 << 1
+"""Bit of the critical warning, and of the Asynchronous Event Configuration that asks for it."""
 
 
 class LogPage(OpenEnum):

@@ -69,6 +69,8 @@ ASYNC_EVENT_REQUESTS_MAX = 4
 ASYNC_EVENTS_QUEUED_MAX = 64
 """Asynchronous events that wait for a request; more are dropped. Equal ones are kept once, so a
 host cannot make the queue grow by repeating a mistake."""
+LATENCIES_KEPT = 1024
+"""Latencies of one opcode that are kept one by one before they are counted together."""
 ERROR_LOG_ENTRIES = 16
 """Entries of the error information log (ELPE)."""
 

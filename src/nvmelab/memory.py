@@ -12,6 +12,7 @@ Python has no memory fence. x86-64 keeps the order of stores; AArch64 does not p
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 
 from nvmelab.limits import DMA_REGIONS_MAX
@@ -109,8 +110,17 @@ class GuestMemory:
             region = self._find(addr, length)
         at = addr - region.start
         if addr + length <= region.end:
-            return bytes(region.view[at : at + length])
+            return region.view[at : at + length].tobytes()
         return b"".join(self.views(addr, length, write=False))
+
+    def unpack(self, layout: struct.Struct, addr: int) -> tuple[int, ...]:
+        """The fields of a structure of integers at `addr`, each copied out once. Raises
+        MemoryFault."""
+        region = self._last
+        at = addr - region.start
+        if at >= 0 and addr + layout.size <= region.end:
+            return layout.unpack_from(region.view, at)
+        return layout.unpack(self.read(addr, layout.size))
 
     def write(self, addr: int, data: bytes | bytearray | memoryview) -> None:
         """Copy `data` to `addr`. Nothing is written if part of the range faults."""

@@ -43,7 +43,7 @@ from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, PROPERTIES_SIZE, SQE_SIZ
 from nvmelab.storage.worker import Worker
 from nvmelab.trace.bus import Emit
 
-_WORDS = struct.Struct("<16I").unpack
+_WORDS = struct.Struct("<16I")
 
 
 class ControllerConfig(msgspec.Struct, frozen=True):
@@ -176,8 +176,12 @@ class Controller:
             self.doorbells.zero(2 * id)
 
     def _reorder(self) -> None:
-        """The queues as a turn goes through them, which must not change under it."""
-        self._order = tuple(self.sqs.values()), tuple(self.cqs.values())
+        """The queues by identifier, as a turn goes through them: it must not change under it, and
+        equal states must list their steps alike."""
+        self._order = (
+            tuple(self.sqs[id] for id in sorted(self.sqs)),
+            tuple(self.cqs[id] for id in sorted(self.cqs)),
+        )
 
     def remove_cq(self, cq: CompletionQueue) -> None:
         """End a completion queue that no submission queue is bound to."""
@@ -249,12 +253,13 @@ class Controller:
             steps.append(Step("finish"))
         if not self.life.live:
             return steps
-        for sq in self.sqs.values():
+        sqs, cqs = self._order
+        for sq in sqs:
             if sq.may_fetch:
                 steps.append(Step("fetch", sq.id))
             if sq.fetched:
                 steps.append(Step("execute", sq.id))
-        for cq in self.cqs.values():
+        for cq in cqs:
             if cq.finished and not cq.full:
                 steps.append(Step("post", cq.id))
             if cq.unsignalled:
@@ -318,7 +323,7 @@ class Controller:
     def _fetch(self, sq: SubmissionQueue) -> None:
         addr = sq.base + sq.head * SQE_SIZE
         try:
-            words = _WORDS(self.memory.read(addr, SQE_SIZE))
+            words = self.memory.unpack(_WORDS, addr)
         except MemoryFault:
             if self.trace:
                 self.trace("err_addr_read", addr)

@@ -75,8 +75,8 @@ def read(controller: Controller, request: Request, command: Read) -> int:
     namespace.backend.read(command.slba << namespace.shift, views)
     request.nbytes = nbytes
     if trace:
-        trace("rw_cb", request.cid, namespace.backend.name)
-        trace("rw_complete_cb", request.cid, namespace.backend.name)
+        trace("rw_cb", request.cid, namespace.label)
+        trace("rw_complete_cb", request.cid, namespace.label)
     return 0
 
 
@@ -109,8 +109,8 @@ def write(controller: Controller, request: Request, command: Write) -> int | Non
     namespace.backend.write(command.slba << namespace.shift, views)
     request.nbytes = nbytes
     if trace:
-        trace("rw_cb", request.cid, namespace.backend.name)
-        trace("rw_complete_cb", request.cid, namespace.backend.name)
+        trace("rw_cb", request.cid, namespace.label)
+        trace("rw_complete_cb", request.cid, namespace.label)
     return _make_durable(controller, request, namespace, command.fua)
 
 

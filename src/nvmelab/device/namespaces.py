@@ -32,6 +32,8 @@ class Namespace:
         self.physical = max(block, physical)
         self.nsze = backend.size >> self.shift
         """Size in logical blocks."""
+        self.label = "".join(c if c.isprintable() and c != "'" else "?" for c in backend.name)
+        """The backend's name as a trace line can hold it."""
         self.uuid = identity(serial, f"namespace {nsid}")
         self.write_through = not backend.write_cache
         """The host has switched the volatile write cache off, or there is none."""

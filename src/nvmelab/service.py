@@ -65,6 +65,10 @@ class TraceFile:
         self.bus = Bus()
         self.bus.subscribe(QemuLogWriter(self._file), names)
 
+    def flush(self) -> None:
+        """Let others see what was written: somebody may be watching the file of a hang."""
+        self._file.flush()
+
     def close(self) -> None:
         self._file.close()
 
@@ -138,7 +142,11 @@ class Service:
             stack.callback(self.server.close)
             loop.add(worker.fd, lambda _events: worker.acknowledge())
             stack.callback(loop.remove, worker.fd)
-            turn = self._polling_turn if mapped else self.function.run
+            turn = self.function.run
+            if mapped:
+                turn = self._polling_turn
+            elif trace:
+                turn = self._traced_turn
             loop.add_worker(turn)
             stack.callback(loop.remove_worker, turn)
             stack.callback(loop.limit_sleep, self, None)
@@ -147,6 +155,13 @@ class Service:
     def close(self) -> None:
         """Disconnect the guest, make the image durable, give everything back."""
         self._stack.close()
+
+    def _traced_turn(self) -> bool:
+        """As `function.run`; the log of a turn is in the file before the loop sleeps."""
+        busy = self.function.run()
+        assert self.trace
+        self.trace.flush()
+        return busy
 
     def _polling_turn(self) -> bool:
         """As `function.run`; besides, the loop must not sleep long while doorbells can be rung

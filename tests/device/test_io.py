@@ -214,6 +214,10 @@ def test_nothing_of_guest_memory_is_copied_twice() -> None:
             copied.append(range(addr, addr + length))
             return super().read(addr, length)
 
+        def unpack(self, layout: struct.Struct, addr: int) -> tuple[int, ...]:
+            copied.append(range(addr, addr + layout.size))
+            return super().unpack(layout, addr)
+
         def load_u32(self, addr: int) -> int:
             copied.append(range(addr, addr + 4))
             return super().load_u32(addr)

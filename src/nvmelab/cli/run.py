@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import click
@@ -145,46 +145,42 @@ def _run(
 def _run_qemu(command: list[str], loop: Loop) -> int:
     """Run QEMU as a child and the loop beside it, until QEMU ends."""
     libc = ctypes.CDLL(None)
+    child: subprocess.Popen[bytes] | None = None
+    asked = 0
+
+    def ask_to_end(_number: int) -> None:
+        """The first signal asks QEMU to end, a further one makes it."""
+        nonlocal asked
+        asked += 1
+        if child:
+            child.send_signal(signal.SIGTERM if asked == 1 else signal.SIGKILL)
 
     def die_with_parent() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    # The handlers come first: a signal in between must not leave a QEMU behind.
-    waiting: list[int] = []
-    with _signals(lambda number: waiting.append(number)):
+    with _signals(ask_to_end):
         try:
             child = subprocess.Popen(command, preexec_fn=die_with_parent)
         except OSError as error:
             raise QemuError(f"{command[0]} cannot be run: {error.strerror}") from None
-
-    asked = bool(waiting)
-
-    def forward(number: int) -> None:
-        """The first signal asks QEMU to end, a further one makes it."""
-        nonlocal asked
-        child.send_signal(signal.SIGKILL if asked else signal.SIGTERM)
-        asked = True
-
-    pidfd = os.pidfd_open(child.pid)
-    try:
-        with _signals(forward):
-            if waiting:
-                child.terminate()
+        if asked:  # before there was a child to tell
+            child.terminate()
+        pidfd = os.pidfd_open(child.pid)
+        try:
             loop.add(pidfd, lambda _events: loop.stop())
             loop.run()
             loop.remove(pidfd)
-    finally:
-        if child.poll() is None:
-            child.kill()
-        status = child.wait()
-        os.close(pidfd)
+        finally:
+            if child.poll() is None:
+                child.kill()
+            status = child.wait()
+            os.close(pidfd)
     return status if status >= 0 else 128 - status
 
 
 @contextlib.contextmanager
-def _signals(handler: object) -> Iterator[None]:
+def _signals(handler: Callable[[int], None]) -> Iterator[None]:
     """Call `handler(number)` for the signals that end a program."""
-    assert callable(handler)
 
     def call(number: int, _frame: FrameType | None) -> None:
         handler(number)

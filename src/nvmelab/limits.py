@@ -81,9 +81,9 @@ DOORBELL_IDLE_S = 0.001
 nobody, so this bounds what a single command after a pause can be late by."""
 DOORBELL_PAGE_QUEUES = 511
 """I/O queue pairs whose doorbells are on the one 4 KiB page; queue 0 takes the first two."""
-DOORBELL_SPIN_S = 0.002
-"""Time without a ring before the server sleeps at all: a few times what an emulated guest needs from an
-interrupt to its next command."""
+DOORBELL_SPIN_S = 0.000_2
+"""Seconds without a ring before the server sleeps at all: a few times what a guest under KVM needs
+from an interrupt to its next command. Much more takes a processor from an emulated guest."""
 
 # QEMU.
 

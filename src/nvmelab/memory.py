@@ -117,9 +117,10 @@ class GuestMemory:
         """The fields of a structure of integers at `addr`, each copied out once. Raises
         MemoryFault."""
         region = self._last
-        at = addr - region.start
-        if at >= 0 and addr + layout.size <= region.end:
-            return layout.unpack_from(region.view, at)
+        if not region.start <= addr < region.end:
+            region = self._find(addr, layout.size)
+        if addr + layout.size <= region.end:
+            return layout.unpack_from(region.view, addr - region.start)
         return layout.unpack(self.read(addr, layout.size))
 
     def write(self, addr: int, data: bytes | bytearray | memoryview) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import Server
+from tests.guest.lab import QEMU
 from tests.link.vfio_user.conftest import BAR_BYTES, MSIX_AT, Stub
 
-QEMU = Path(__file__).parents[2] / ".lab/bin/qemu-system-x86_64-11.1"
 PATIENCE_S = 20.0
 BAR_AT = 0xE0000000
 MESSAGE_AT = 0x200000
@@ -25,10 +25,7 @@ SHARED_RAM = ["-object", "memory-backend-memfd,id=m,size=64M,share=on"]
 PRIVATE_RAM = ["-object", "memory-backend-memfd,id=m,size=64M,share=off"]
 ANONYMOUS_RAM = ["-object", "memory-backend-ram,id=m,size=64M"]
 
-pytestmark = [
-    pytest.mark.guest,
-    pytest.mark.skipif(not QEMU.exists(), reason=f"{QEMU} is missing: run `make lab`"),
-]
+pytestmark = pytest.mark.guest
 
 
 class Lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import select
 from pathlib import Path
 
 import pytest
@@ -91,22 +91,21 @@ def test_not_executable(tmp_path: Path) -> None:
 
 def test_one_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     binary = script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/child; wait")
-    with pytest.raises(QemuError, match=r"qemu --version did not end within 0\.5 s"):
-        probe(binary, limit_s=0.5)
+    with pytest.raises(QemuError, match=r"qemu --version did not end within 2 s"):
+        probe(binary, limit_s=2)
     child = int((tmp_path / "child").read_text())
     assert _is_gone(child)
 
 
 def _is_gone(pid: int) -> bool:
-    """Whether a process ends soon. A zombie counts: its new parent may take its time."""
-    for _ in range(100):
-        try:
-            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        time.sleep(0.05)
-    return False
+    """Whether a process has ended, or does so soon."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    ended, _, _ = select.select([pidfd], [], [], 60)
+    os.close(pidfd)
+    return ended == [pidfd]
 
 
 def test_a_guest_that_answers(tmp_path: Path) -> None:
@@ -131,4 +130,4 @@ def test_the_guest_is_one_boot_sector_which_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["exit 0", "exit 1", "kill -ABRT $$", "sleep 1000"])
 def test_a_guest_that_does_not_answer(tmp_path: Path, text: str) -> None:
-    assert not guest_runs(script(tmp_path, text), "kvm", limit_s=0.5)
+    assert not guest_runs(script(tmp_path, text), "kvm", limit_s=2)

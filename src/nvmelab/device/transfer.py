@@ -5,6 +5,8 @@ NVMe Base 2.2, section 4.3.1 (PRP entries and lists). SGLs are not implemented (
 
 from __future__ import annotations
 
+import functools
+import operator
 import struct
 from typing import TYPE_CHECKING
 
@@ -37,11 +39,11 @@ def _list_entries(
         chained = wanted > room
         taken = room if chained else wanted
         entries = struct.unpack(f"<{taken}Q", memory.read(pointer, taken * PRP_SIZE))
-        for entry in entries:
-            if entry % page_size:
-                if trace:
-                    trace("err_invalid_prplist_ent", entry)
-                raise _misplaced("PRP list entry", entry)
+        if functools.reduce(operator.or_, entries) % page_size:
+            bad = next(entry for entry in entries if entry % page_size)
+            if trace:
+                trace("err_invalid_prplist_ent", bad)
+            raise _misplaced("PRP list entry", bad)
         pages += entries
         if not chained:
             return pages
@@ -84,18 +86,18 @@ def map_prp(
     else:
         addresses = _list_entries(memory, prp2, -(-rest // page_size), page_size, trace)
     pieces: list[memoryview] = []
-    start, size = prp1, first
+    start, end = prp1, prp1 + first
     for address in addresses:
-        piece = min(page_size, rest)
-        rest -= piece
-        if trace:
-            trace("map_addr", address, piece)
-        if address == start + size:
-            size += piece
-            continue
-        pieces += memory.views(start, size, write=write)
-        start, size = address, piece
-    return pieces + memory.views(start, size, write=write)
+        if address != end:
+            pieces += memory.views(start, end - start, write=write)
+            start = address
+        end = address + page_size
+    end -= -rest % page_size  # what the transfer leaves of its last page
+    if trace:
+        trace("map_addr", prp1, first)
+        for number, address in enumerate(addresses):
+            trace("map_addr", address, min(page_size, rest - number * page_size))
+    return pieces + memory.views(start, end - start, write=write)
 
 
 def check_length(controller: Controller, nbytes: int) -> None:

@@ -104,24 +104,10 @@ class Service:
         self._active_until = 0.0
         self._polling = False
         with contextlib.ExitStack() as stack:
-            backend = FileBackend(
-                disk.path,
-                cache=disk.cache,
-                read_only=disk.read_only,
-                discard=disk.discard,
-                lock=disk.lock,
-                probe=disk.probe,
-            )
-            stack.callback(backend.close)
-            if not backend.read_only:
-                stack.callback(_last_flush, backend)
-            _check_size(disk, backend.size)
+            namespace = _open_namespace(disk, stack)
             worker = Worker()
-            stack.callback(worker.close)
+            stack.callback(worker.close)  # before the image, which it may be writing to
             page = _shared_page(stack) if mapped else None
-            namespace = Namespace(
-                1, backend, disk.config.serial, block=disk.block, physical=disk.physical
-            )
             self.controller = Controller(
                 disk.config,
                 [namespace],
@@ -179,20 +165,33 @@ class Service:
         return bool(busy or (enabled and now < self._active_until))
 
 
+def _open_namespace(disk: Disk, stack: contextlib.ExitStack) -> Namespace:
+    """The image as a namespace, closed with the stack. Raises ImageError."""
+    backend = FileBackend(
+        disk.path,
+        cache=disk.cache,
+        read_only=disk.read_only,
+        discard=disk.discard,
+        lock=disk.lock,
+        probe=disk.probe,
+    )
+    stack.callback(backend.close)
+    if backend.size % disk.block:
+        raise ImageError(
+            f"{disk.path}: {backend.size} bytes are no multiple of the {disk.block}-byte logical "
+            f"block; round it up with: truncate -s %{disk.block} {disk.path}"
+        )
+    if not backend.read_only:
+        stack.callback(_last_flush, backend)
+    return Namespace(1, backend, disk.config.serial, block=disk.block, physical=disk.physical)
+
+
 def _last_flush(backend: Backend) -> None:
     """As QEMU does when it ends: what the guest wrote and did not flush becomes durable too."""
     try:
         backend.flush()
     except OSError as error:
         _log.error("%s: the last flush failed: %s", backend.name, error.strerror)
-
-
-def _check_size(disk: Disk, size: int) -> None:
-    if size % disk.block:
-        raise ImageError(
-            f"{disk.path}: {size} bytes are no multiple of the {disk.block}-byte logical block; "
-            f"round it up with: truncate -s %{disk.block} {disk.path}"
-        )
 
 
 def _shared_page(stack: contextlib.ExitStack) -> tuple[int, memoryview]:

@@ -52,7 +52,7 @@ class ManualWorker(Worker):
     """Slow storage whose operations are done when the test says so: `finish_one`."""
 
     def __init__(self) -> None:
-        self.finished: deque[tuple[object, OSError | None]] = deque()
+        self.finished: deque[tuple[object, Exception | None]] = deque()
         self.waiting: deque[tuple[object, Callable[[], None]]] = deque()
         """Handed over and not done."""
 

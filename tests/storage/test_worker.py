@@ -29,9 +29,9 @@ def readable(worker: Worker, timeout_ms: int) -> bool:
     return bool(poller.poll(timeout_ms))
 
 
-def collect(worker: Worker, count: int) -> list[tuple[object, OSError | None]]:
+def collect(worker: Worker, count: int) -> list[tuple[object, Exception | None]]:
     """The next `count` finished operations, in order."""
-    found: list[tuple[object, OSError | None]] = []
+    found: list[tuple[object, Exception | None]] = []
     while len(found) < count:
         assert readable(worker, PATIENCE_MS), f"{count - len(found)} operations never finish"
         worker.acknowledge()
@@ -118,3 +118,17 @@ def test_close_finishes_what_was_submitted_and_gives_the_descriptor_back() -> No
 def test_descriptor_is_not_inherited_and_does_not_block(worker: Worker) -> None:
     assert not os.get_inheritable(worker.fd)
     assert not os.get_blocking(worker.fd)
+
+
+def test_error_that_is_a_bug_comes_out_too() -> None:
+    worker = Worker()
+
+    def work() -> None:
+        raise AssertionError("a bug")
+
+    worker.submit("token", work)
+    worker.close()
+
+    token, error = worker.finished.popleft()
+    assert token == "token"
+    assert isinstance(error, AssertionError)

@@ -380,6 +380,8 @@ class Controller:
         assert self.worker
         token, error = self.worker.finished.popleft()
         self._in_worker -= 1
+        if not isinstance(error, OSError | None):
+            raise error
         if not isinstance(token, Request):
             assert callable(token)
             token(error)

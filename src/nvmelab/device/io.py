@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.namespaces import flush as flush_namespaces
 from nvmelab.device.queues import Request
-from nvmelab.device.transfer import check_length, from_host, map_prp
+from nvmelab.device.transfer import check_length, from_host, pieces
 from nvmelab.spec.commands import NvmOpcode
 from nvmelab.spec.nvm import DatasetManagement, Flush, Range, Read, Write, WriteZeroes
 from nvmelab.spec.status import NvmeError, Status
@@ -55,6 +55,15 @@ def _check_writable(namespace: Namespace) -> None:
         raise NvmeError(Status.NAMESPACE_IS_WRITE_PROTECTED, "the image is read-only")
 
 
+def _moved(controller: Controller, request: Request, namespace: Namespace, nbytes: int) -> None:
+    """The data is where it belongs."""
+    request.nbytes = nbytes
+    trace = controller.trace
+    if trace:
+        trace("rw_cb", request.cid, namespace.label)
+        trace("rw_complete_cb", request.cid, namespace.label)
+
+
 def read(controller: Controller, request: Request, command: Read) -> int:
     namespace = _namespace(controller, command.nsid)
     nbytes = command.nlb << namespace.shift
@@ -63,20 +72,9 @@ def read(controller: Controller, request: Request, command: Read) -> int:
         trace("read", request.cid, command.nsid, command.nlb, nbytes, command.slba)
     check_length(controller, nbytes)
     _check_range(controller, namespace, command.slba, command.nlb)
-    views = map_prp(
-        controller.memory,
-        command.prp1,
-        command.prp2,
-        nbytes,
-        controller.life.page_size,
-        write=True,
-        trace=trace,
-    )
+    views = pieces(controller, command, nbytes, write=True)
     namespace.backend.read(command.slba << namespace.shift, views)
-    request.nbytes = nbytes
-    if trace:
-        trace("rw_cb", request.cid, namespace.label)
-        trace("rw_complete_cb", request.cid, namespace.label)
+    _moved(controller, request, namespace, nbytes)
     return 0
 
 
@@ -97,20 +95,9 @@ def write(controller: Controller, request: Request, command: Write) -> int | Non
     check_length(controller, nbytes)
     _check_range(controller, namespace, command.slba, command.nlb)
     _check_writable(namespace)
-    views = map_prp(
-        controller.memory,
-        command.prp1,
-        command.prp2,
-        nbytes,
-        controller.life.page_size,
-        write=False,
-        trace=trace,
-    )
+    views = pieces(controller, command, nbytes, write=False)
     namespace.backend.write(command.slba << namespace.shift, views)
-    request.nbytes = nbytes
-    if trace:
-        trace("rw_cb", request.cid, namespace.label)
-        trace("rw_complete_cb", request.cid, namespace.label)
+    _moved(controller, request, namespace, nbytes)
     return _make_durable(controller, request, namespace, command.fua)
 
 

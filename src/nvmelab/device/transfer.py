@@ -111,9 +111,8 @@ def check_length(controller: Controller, nbytes: int) -> None:
 
 def to_host(controller: Controller, command: Command, data: bytes) -> None:
     """Copy `data` to where the command's PRPs point. Raises NvmeError and MemoryFault."""
-    pieces = _pieces(controller, command, len(data), write=True)
     at = 0
-    for piece in pieces:
+    for piece in pieces(controller, command, len(data), write=True):
         piece[:] = data[at : at + len(piece)]
         at += len(piece)
 
@@ -121,12 +120,13 @@ def to_host(controller: Controller, command: Command, data: bytes) -> None:
 def from_host(controller: Controller, command: Command, length: int) -> bytes:
     """A private copy of the `length` bytes the command's PRPs point to. Raises NvmeError and
     MemoryFault."""
-    return b"".join(_pieces(controller, command, length, write=False))
+    return b"".join(pieces(controller, command, length, write=False))
 
 
-def _pieces(
+def pieces(
     controller: Controller, command: Command, length: int, *, write: bool
 ) -> list[memoryview]:
+    """The pieces of guest memory a command's PRPs point to, as `map_prp` gives them."""
     return map_prp(
         controller.memory,
         command.prp1,

@@ -17,11 +17,12 @@ class Worker:
     """One thread that takes operations in order.
 
     `finished` holds (token, error or None) of those that are done; `fd` is an eventfd that becomes
-    readable when `finished` has grown. The thread touches nothing else of the caller's.
+    readable when `finished` has grown. The thread touches nothing else of the caller's. An error
+    that is no OSError is a bug of ours: whoever takes it from `finished` raises it.
     """
 
     def __init__(self) -> None:
-        self.finished: deque[tuple[object, OSError | None]] = deque()
+        self.finished: deque[tuple[object, Exception | None]] = deque()
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._work: queue.SimpleQueue[tuple[object, Callable[[], None]] | None]
         self._work = queue.SimpleQueue()
@@ -29,7 +30,7 @@ class Worker:
         self._thread.start()
 
     def submit(self, token: object, work: Callable[[], None]) -> None:
-        """Have `work` done. Only OSError may come out of it."""
+        """Have `work` done."""
         self._work.put((token, work))
 
     def acknowledge(self) -> None:
@@ -48,10 +49,10 @@ class Worker:
     def _loop(self) -> None:
         while (item := self._work.get()) is not None:
             token, work = item
-            error: OSError | None = None
+            error: Exception | None = None
             try:
                 work()
-            except OSError as failure:
+            except Exception as failure:
                 error = failure
             self.finished.append((token, error))
             os.eventfd_write(self.fd, 1)

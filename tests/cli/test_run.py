@@ -125,10 +125,15 @@ def test_unknown_option_of_the_device(nvmelab: Invoke, qemu: Path, image: Path) 
 
 
 def test_unknown_option_of_ours(nvmelab: Invoke) -> None:
-    result = nvmelab("run", "--frobnicate", "--", "qemu-system-x86_64")
+    message = error_of(nvmelab("run", "--frobnicate", "--", "qemu-system-x86_64"), 125)
 
-    assert result.exit_code == 2
-    assert "No such option" in result.stderr
+    assert "No such option '--frobnicate'" in message
+
+
+def test_queue_of_one_entry(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    message = error_of(nvmelab("run", "--queue-entries", "1", *line(qemu, image)), 125)
+
+    assert "'--queue-entries': 1 is not in the range 2<=x<=65536" in message
 
 
 def test_queue_entries_and_mqes_together(nvmelab: Invoke, qemu: Path, image: Path) -> None:

@@ -58,9 +58,10 @@ def accelerator() -> list[str]:
 
 def initrd_with(job: str, folder: Path) -> Path:
     """An initrd whose guest runs this shell script as the job `test`. The script's first failing
-    command ends it."""
+    command ends it. The kernel keeps its messages for `dmesg`: on the console they would come
+    between the letters of what the job prints."""
     script = folder / "test.sh"
-    script.write_text(f"set -e\n{job}\n")
+    script.write_text(f"set -e\ndmesg -n 1\n{job}\n")
     initrd = folder / "initrd"
     subprocess.run([ROOT / "lab/add-job", INITRD, script, initrd], check=True)
     return initrd

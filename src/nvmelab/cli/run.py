@@ -14,6 +14,7 @@ import tempfile
 import termios
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -37,7 +38,18 @@ class CannotRun(Fail):
     exit_code = 125
 
 
+class _Run(click.Command):
+    """Whatever keeps QEMU from being run has one exit status, also a mistyped option."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **more)
+        except click.UsageError as error:
+            raise CannotRun(error.format_message()) from None
+
+
 @click.command(
+    cls=_Run,
     short_help="Run a QEMU command line on our controller.",
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
 )

@@ -12,8 +12,6 @@ import mmap
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TextIO
 
 import msgspec
 
@@ -29,8 +27,7 @@ from nvmelab.spec.registers import DOORBELLS
 from nvmelab.storage.base import Backend, ImageError
 from nvmelab.storage.file import CACHE_MODES, CacheMode, FileBackend
 from nvmelab.storage.worker import Worker
-from nvmelab.trace.bus import Bus
-from nvmelab.trace.qemu_log import QemuLogWriter, select
+from nvmelab.trace.file import TraceFile
 
 _log = logging.getLogger("nvmelab.service")
 
@@ -54,30 +51,11 @@ class Disk(msgspec.Struct, frozen=True):
     """What QEMU was told to use; for the report, as we have I/O of our own."""
 
 
-class TraceFile:
-    """Events of one controller in a file, as QEMU's log prints them. Raises PatternError for a
-    pattern that selects nothing, OSError if the file cannot be written."""
-
-    def __init__(self, patterns: tuple[str, ...], path: str) -> None:
-        names = select(patterns)
-        self.path = path
-        self._file: TextIO = Path(path).open("w", encoding="utf-8")  # noqa: SIM115
-        self.bus = Bus()
-        self.bus.subscribe(QemuLogWriter(self._file), names)
-
-    def flush(self) -> None:
-        """Let others see what was written: somebody may be watching the file of a hang."""
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class Service:
     """Serves one disk on the UNIX socket `socket_path`, from `loop`.
 
     `mapped` offers the doorbell page to the guest. `on_disconnect` is called when a guest is gone.
-    Raises ImageError and ServerError, with nothing left behind.
+    Raises ImageError, ServerError and TraceError, with nothing left behind.
     """
 
     def __init__(
@@ -101,10 +79,16 @@ class Service:
                 f"{DOORBELL_PAGE_QUEUES} I/O queue pairs, not {disk.config.io_queues}; "
                 "give a smaller max_ioqpairs=, or leave out --doorbells mapped"
             )
+        self._on_disconnect = on_disconnect
+        self.left_behind: list[str] = []
+        """Queues on which the last guest had commands outstanding when it went, in words."""
         self._active_until = 0.0
         self._polling = False
         with contextlib.ExitStack() as stack:
             namespace = _open_namespace(disk, stack)
+            if trace:
+                trace.open()  # only now: nothing is overwritten for an image that cannot be served
+                stack.callback(trace.close)
             worker = Worker()
             stack.callback(worker.close)  # before the image, which it may be writing to
             page = _shared_page(stack) if mapped else None
@@ -123,7 +107,7 @@ class Service:
                 socket_path,
                 loop,
                 doorbells=page[0] if page else None,
-                on_disconnect=on_disconnect,
+                on_disconnect=self._guest_gone,
             )
             stack.callback(self.server.close)
             loop.add(worker.fd, lambda _events: worker.acknowledge())
@@ -141,6 +125,11 @@ class Service:
     def close(self) -> None:
         """Disconnect the guest, make the image durable, give everything back."""
         self._stack.close()
+
+    def _guest_gone(self) -> None:
+        self.left_behind = outstanding_of(self.controller)
+        if self._on_disconnect:
+            self._on_disconnect()
 
     def _traced_turn(self) -> bool:
         """As `function.run`; the log of a turn is in the file before the loop sleeps."""
@@ -163,6 +152,21 @@ class Service:
             self._polling = enabled
             self._loop.limit_sleep(self, DOORBELL_IDLE_S if enabled else None)
         return bool(busy or (enabled and now < self._active_until))
+
+
+def outstanding_of(controller: Controller) -> list[str]:
+    """The queues with commands that have no posted completion, each in words."""
+    found: list[str] = []
+    for sq in controller.sqs.values():
+        rung = (sq.tail - sq.head) % sq.size
+        held = sum(request.sq is sq for request in sq.cq.finished)
+        if rung or sq.outstanding:
+            found.append(
+                f"SQ {sq.id} (tail {sq.tail}, head {sq.head} of {sq.size}): {rung} rung and not "
+                f"fetched, {sq.outstanding - held} being carried out, {held} finished and not "
+                f"posted (CQ {sq.cq.id} is {'full' if sq.cq.full else 'not full'})"
+            )
+    return found
 
 
 def _open_namespace(disk: Disk, stack: contextlib.ExitStack) -> Namespace:

@@ -25,7 +25,7 @@ def test_demo_of_one_seed_gives_one_result(nvmelab: Invoke) -> None:
 
 @pytest.mark.parametrize("entries", [2, 3, 5, 64])
 def test_demo_keeps_its_queues_full(nvmelab: Invoke, entries: int) -> None:
-    result = nvmelab("demo", "--entries", str(entries), "--writes", "300", "--json")
+    result = nvmelab("demo", "--queue-entries", str(entries), "--writes", "300", "--json")
 
     report = json.loads(result.stdout)
     assert report["entries"] == entries
@@ -35,7 +35,7 @@ def test_demo_keeps_its_queues_full(nvmelab: Invoke, entries: int) -> None:
 
 
 def test_demo_of_one_entry_is_refused(nvmelab: Invoke) -> None:
-    result = nvmelab("demo", "--entries", "1")
+    result = nvmelab("demo", "--queue-entries", "1")
 
     assert result.exit_code == 2
     assert "1 is not in the range 2<=x<=2048" in result.stderr

@@ -34,10 +34,11 @@ def test_old_qemu_is_named_with_its_version(nvmelab: Invoke, folder: Path) -> No
     result = nvmelab("doctor", "--json")
 
     report = json.loads(result.stdout)
-    (check,) = [check for check in report["checks"] if check["what"] == "QEMU"]
+    check, advice = [check for check in report["checks"] if check["what"] == "QEMU"]
     assert result.exit_code == 1
     assert not report["can_run_guests"]
     assert "8.2.2, too old for vfio-user-pci" in check["found"]
+    assert "Debian trixie-backports" in advice["advice"]
 
 
 def test_good_qemu_gives_status_0(nvmelab: Invoke, folder: Path) -> None:

@@ -43,7 +43,7 @@ def test_exit_status_is_qemus(nvmelab: Invoke, qemu: Path, image: Path) -> None:
     result = nvmelab("run", *line(qemu, image))
 
     assert result.exit_code == 7
-    assert "no command arrived" in result.stderr
+    assert "no guest was connected" in result.stderr
     FileBackend(image).close()
 
 
@@ -177,3 +177,55 @@ def test_trace_pattern_that_matches_nothing(nvmelab: Invoke, qemu: Path, image: 
     message = error_of(nvmelab("run", "--trace", "nvme_*", *line(qemu, image)), 125)
 
     assert "--trace 'nvme_*' matches no event" in message
+
+
+def test_trace_file_that_is_the_image_is_refused_and_not_touched(
+    nvmelab: Invoke, qemu: Path, image: Path
+) -> None:
+    words = ("--trace", "pci_nvme_*", "--trace-file", str(image), *line(qemu, image))
+
+    message = error_of(nvmelab("run", *words), 125)
+
+    assert f"--trace-file {image} is an image that is served" in message
+    assert image.read_bytes() == bytes(1 << 20)
+
+
+def test_trace_of_a_run_that_cannot_start_leaves_the_last_one(
+    nvmelab: Invoke, qemu: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "run.log"
+    trace.write_text("the last one\n")
+    words = ("--trace", "pci_nvme_*", "--trace-file", str(trace))
+
+    error_of(nvmelab("run", *words, *line(qemu, tmp_path / "gone.img")), 125)
+
+    assert trace.read_text() == "the last one\n"
+
+
+def test_option_of_ours_behind_the_dashes(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    message = error_of(nvmelab("run", *line(qemu, image), "--queue-entries", "4"), 125)
+
+    assert message == "--queue-entries is an option of nvmelab; put it before the --"
+
+
+def test_forgotten_qemu(nvmelab: Invoke) -> None:
+    message = error_of(nvmelab("run", "--", "-m", "1G"), 125)
+
+    assert message == "the first word after -- must be a QEMU program, not -m"
+
+
+def test_one_image_for_two_devices(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    second = [
+        *("-drive", f"file={image},if=none,id=e,format=raw"),
+        *("-device", "nvme,serial=t,drive=e"),
+    ]
+
+    message = error_of(nvmelab("run", *line(qemu, image), *second), 125)
+
+    assert f"serial=s and serial=t use {image}; give each an image of its own" in message
+
+
+def test_trace_of_qemus_own_device_is_noted(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    result = nvmelab("run", *line(qemu, image), "-trace", "pci_nvme_*")
+
+    assert "QEMU's own nvme device is not used and will log nothing" in result.stderr

@@ -78,12 +78,12 @@ def test_admin_and_io_commands_of_one_opcode_are_counted_apart() -> None:
     assert (counters.admin[2].nbytes, counters.io[2].nbytes) == (1, 2)
 
 
-def test_rows_are_admin_commands_then_io_commands_by_opcode() -> None:
+def test_rows_are_io_commands_then_admin_commands_by_opcode() -> None:
     counters = Statistics()
     for sqid, opcode in ((1, 0x81), (1, 2), (0, 0x0A), (1, 0), (0, 6)):
         counters.counter(sqid, opcode)
     names = [name for name, _ in counters.rows()]
-    assert names == ["identify", "get features", "flush", "read", "0x81"]
+    assert names == ["flush", "read", "0x81", "identify", "get features"]
 
 
 # What the controller counts.

@@ -28,7 +28,7 @@ dmesg -r | grep '^<[0-4]>' | sed 's/^/WARNING /' || true
 
 def warnings_of(console: str) -> list[str]:
     """The guest kernel's warnings and errors, those of every emulated machine excepted."""
-    lines = re.findall(r"^WARNING (.*)$", console, re.MULTILINE)
+    lines = re.findall(r"WARNING (<.*)$", console, re.MULTILINE)
     return [line for line in lines if not HARMLESS.search(line)]
 
 

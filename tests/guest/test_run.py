@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import re
 import select
 import signal
 import socket
@@ -104,7 +105,7 @@ def test_quit_of_qemu_is_its_exit_status_0(tmp_path: Path, monitor: Monitor, ima
     _, messages = process.communicate(timeout=LIMIT_S)
 
     assert process.returncode == 0
-    assert "no command arrived" in messages
+    assert "no command arrived" in messages  # the guest was connected, and never ran
     assert_nothing_left(tmp_path, image, qemu)
 
 
@@ -243,7 +244,7 @@ def test_several_devices_keep_apart(tmp_path: Path, image: Path) -> None:
     outcome = run_nvmelab([], guest_command(job, tmp_path, disk))
 
     console = outcome.check()
-    lines = {" ".join(line.split()[1:]) for line in console.splitlines() if line[:5] == "DISK "}
+    lines = {" ".join(line.split()) for line in re.findall(r"DISK (.*)", console)}
     assert lines == {"deadbeef 32768 4096 0 A", "second 16384 512 1 B"}
     assert "I/O queues of at most 4 entries" in outcome.messages
 

@@ -51,7 +51,7 @@ def test_too_old(tmp_path: Path) -> None:
         info.require_vfio_user()
     assert str(caught.value) == (
         "QEMU 7.2.22 is too old: vfio-user-pci needs 10.1 or later; Debian trixie-backports and "
-        "forky have it"
+        "forky have it, and so has `make lab` in a checkout of nvmelab"
     )
 
 

@@ -23,9 +23,28 @@ _QUEUE_PAIRS = 2
 
 
 @click.command(short_help="See it work: no QEMU, no root.")
-@click.option("--entries", type=click.IntRange(2, 2048), default=4, show_default=True)
-@click.option("--writes", type=click.IntRange(1, 1_000_000), default=5000, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--queue-entries",
+    "entries",
+    type=click.IntRange(2, 2048),
+    default=4,
+    show_default=True,
+    help="Size of the I/O queues.",
+)
+@click.option(
+    "--writes",
+    type=click.IntRange(1, 1_000_000),
+    default=5000,
+    show_default=True,
+    help="Number of 4 KiB writes.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Chooses places and data; one seed gives one result.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
 def demo(entries: int, writes: int, seed: int, as_json: bool) -> None:
     """Our NVMe driver writes to our NVMe controller through tiny queues, reads everything back and
@@ -35,7 +54,7 @@ def demo(entries: int, writes: int, seed: int, as_json: bool) -> None:
 
     \b
     nvmelab demo
-    nvmelab demo --entries 2 --seed 7
+    nvmelab demo --queue-entries 2 --seed 7
     """
     config = ControllerConfig(serial="demo", queue_entries=entries)
     controller = Controller(config, [Namespace(1, RamBackend(_DISK), "demo")], GuestMemory())

@@ -42,7 +42,8 @@ def _qemu_binaries() -> list[str]:
 
 def _check_python() -> Check:
     version = platform.python_version()
-    return Check("Python", sys.version_info >= (3, 11), version, "3.11 or later is needed")
+    ok = sys.version_info >= (3, 11)
+    return Check("Python", ok, version, "" if ok else "3.11 or later is needed")
 
 
 def _check_qemu(binary: str) -> Check:
@@ -55,7 +56,7 @@ def _check_qemu(binary: str) -> Check:
         return Check("QEMU", True, f"{binary}: {version}, has vfio-user-pci")
     old = info.version[:2] < QEMU_MIN
     why = "too old for vfio-user-pci" if old else "built without vfio-user-pci"
-    return Check("QEMU", False, f"{binary}: {version}, {why}", _HOW_TO_GET_QEMU)
+    return Check("QEMU", False, f"{binary}: {version}, {why}")
 
 
 def _check_kvm(binary: str | None) -> Check:
@@ -81,9 +82,11 @@ def _check_tool(name: str, why: str) -> Check:
 def examine() -> list[Check]:
     """All checks, in the order of the report. Takes some seconds: it starts QEMU and a guest."""
     binaries = _qemu_binaries()
-    checks = [_check_python(), *(_check_qemu(binary) for binary in binaries)]
-    if not binaries:
-        checks.append(Check("QEMU", False, "no qemu-system-* on the PATH", _HOW_TO_GET_QEMU))
+    qemus = [_check_qemu(binary) for binary in binaries]
+    if not any(check.ok for check in qemus):
+        found = "none of these can be used" if qemus else "no qemu-system-* on the PATH"
+        qemus.append(Check("QEMU", False, found, _HOW_TO_GET_QEMU))
+    checks = [_check_python(), *sorted(qemus, key=lambda check: not check.ok)]
     x86 = [binary for binary in binaries if "x86_64" in os.path.basename(binary)]
     checks.append(_check_kvm(x86[0] if x86 else None))
     checks.append(_check_tool("qemu-img", "needed only to convert images: apt install qemu-utils"))
@@ -108,9 +111,9 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps({"can_run_guests": usable, "checks": msgspec.to_builtins(checks)}))
     else:
         for check in checks:
-            click.echo(f"{'ok' if check.ok else 'missing':<9}{check.what:<10}{check.found}")
+            click.echo(f"{'ok' if check.ok else 'no':<4}{check.what:<10}{check.found}")
             if not check.ok and check.advice:
-                click.echo(f"{'':<19}{check.advice}")
+                click.echo(f"{'':<14}{check.advice}")
         verdict = "yes" if usable else "no: see QEMU above"
         click.echo(f"\nnvmelab run, serve with a guest: {verdict}\nnvmelab demo: yes")
     sys.exit(0 if usable else 1)

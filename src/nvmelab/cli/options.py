@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from nvmelab.service import TraceFile
+from nvmelab.trace.file import TraceFile
 from nvmelab.trace.qemu_log import PatternError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,7 +50,7 @@ def device_options(command: F) -> F:
                 "--queue-entries",
                 type=click.IntRange(2, 65536),
                 metavar="N",
-                help="Largest I/O queue in entries, CAP.MQES + 1.  [2 to 65536; default: 2048]",
+                help="Largest I/O queue in entries, CAP.MQES + 1.  [default: 2048]",
             ),
             click.option(
                 "--pci-id",
@@ -91,26 +92,29 @@ def device_options(command: F) -> F:
     return command
 
 
-def open_trace(
-    patterns: tuple[str, ...], path: str | None, doorbells: str, *, number: int = 0
-) -> TraceFile | None:
-    """The trace file the options ask for, or None. Device `number` of several gets its number at
-    the end of the name. Raises Fail."""
+def trace_files(
+    patterns: tuple[str, ...], path: str | None, doorbells: str, images: list[str]
+) -> list[TraceFile | None]:
+    """A trace file for each device, as the options ask for it, not opened yet. The second device's
+    has a 1 at the end of its name, and so on. Raises Fail."""
     if not patterns:
         if path:
             raise Fail("--trace-file needs --trace, for example: --trace 'pci_nvme_*'")
-        return None
+        return [None] * len(images)
     if doorbells == "mapped":
         raise Fail(
             "--doorbells mapped excludes --trace: a store into a mapped page is seen late and "
             "without its order; leave out one of them"
         )
     path = path or "nvmelab-trace.log"
-    try:
-        return TraceFile(patterns, f"{path}.{number}" if number else path)
-    except PatternError as error:
-        raise Fail(str(error)) from None
-    except OSError as error:
-        raise Fail(
-            f"--trace-file {path}: {error.strerror}; name a file that can be written"
-        ) from None
+    files: list[TraceFile | None] = []
+    for number in range(len(images)):
+        name = f"{path}.{number}" if number else path
+        for image in images:
+            if os.path.exists(name) and os.path.exists(image) and os.path.samefile(name, image):
+                raise Fail(f"--trace-file {name} is an image that is served; name another file")
+        try:
+            files.append(TraceFile(patterns, name))
+        except PatternError as error:
+            raise Fail(str(error)) from None
+    return files

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from nvmelab.cli.options import Fail, device_options, open_trace
+from nvmelab.cli.options import Fail, device_options, trace_files
 from nvmelab.device.controller import ControllerConfig
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
@@ -28,6 +28,7 @@ from nvmelab.report.terminal import summary, summary_table
 from nvmelab.service import Disk, Service
 from nvmelab.storage.base import ImageError
 from nvmelab.storage.file import CacheMode
+from nvmelab.trace.file import TraceError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -55,7 +56,11 @@ class _Run(click.Command):
 )
 @click.argument("qemu", nargs=-1, type=click.UNPROCESSED, metavar="-- QEMU ARGUMENTS...")
 @device_options
-@click.option("--dry-run", is_flag=True, help="Print the rewritten QEMU command and end.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the rewritten QEMU command and end; no image is opened and no QEMU looked for.",
+)
 def run(
     qemu: tuple[str, ...],
     queue_entries: int | None,
@@ -78,17 +83,42 @@ def run(
     nvmelab run --queue-entries 4 --trace 'pci_nvme_*' -- qemu-system-x86_64 ...
     """
     try:
+        _refuse_misplaced(qemu)
         plan = rewrite(qemu)
         disks = [_disk(device, queue_entries, pci_id) for device in plan.devices]
         if dry_run:
             sockets = [f"nvme{number}.sock" for number in range(len(disks))]
             click.echo(shlex.join(plan.command(sockets)))
             return
-        probe(qemu[0]).require_vfio_user()
+        _refuse_shared_images(disks)
+        try:
+            probe(qemu[0]).require_vfio_user()
+        except QemuError as error:
+            raise CannotRun(f"{error} (the command is {qemu[0]})") from None
         status = _run(plan, disks, doorbells, trace, trace_file, as_json)
-    except (CommandLineError, QemuError, ImageError, ServerError, Fail) as error:
+    except (CommandLineError, QemuError, ImageError, ServerError, TraceError, Fail) as error:
         raise CannotRun(str(error)) from None
     sys.exit(status)
+
+
+def _refuse_misplaced(qemu: tuple[str, ...]) -> None:
+    """Words after `--` that were meant to stand before it. QEMU has a --trace of its own."""
+    if qemu and qemu[0].startswith("-"):
+        raise Fail(f"the first word after -- must be a QEMU program, not {qemu[0]}")
+    ours = {name for option in run.params for name in option.opts} - {"--trace", "qemu"}
+    for word in qemu:
+        if word.partition("=")[0] in ours:
+            raise Fail(f"{word} is an option of nvmelab; put it before the --")
+
+
+def _refuse_shared_images(disks: list[Disk]) -> None:
+    for number, disk in enumerate(disks):
+        for other in disks[:number]:
+            if os.path.realpath(disk.path) == os.path.realpath(other.path):
+                raise Fail(
+                    f"both -device nvme,serial={other.config.serial} and serial="
+                    f"{disk.config.serial} use {disk.path}; give each an image of its own"
+                )
 
 
 def _disk(device: NvmeDevice, queue_entries: int | None, pci_id: tuple[int, int]) -> Disk:
@@ -138,10 +168,8 @@ def _run(
         loop = Loop()
         stack.callback(loop.close)
         sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(disks))]
-        for number, (disk, socket) in enumerate(zip(disks, sockets, strict=True)):
-            trace_log = open_trace(trace, trace_file, doorbells, number=number)
-            if trace_log:
-                stack.callback(trace_log.close)
+        logs = trace_files(trace, trace_file, doorbells, [disk.path for disk in disks])
+        for disk, socket, trace_log in zip(disks, sockets, logs, strict=True):
             service = Service(disk, socket, loop, trace=trace_log, mapped=doorbells == "mapped")
             stack.callback(service.close)
             services.append(service)

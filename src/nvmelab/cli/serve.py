@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nvmelab.cli.options import Fail, device_options, open_trace
+from nvmelab.cli.options import Fail, device_options, trace_files
 from nvmelab.device.controller import ControllerConfig
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
@@ -17,6 +17,7 @@ from nvmelab.report.terminal import size_text, summary, summary_table
 from nvmelab.service import Disk, Service
 from nvmelab.storage.base import ImageError
 from nvmelab.storage.file import CACHE_MODES
+from nvmelab.trace.file import TraceError
 
 
 @click.command(short_help="Serve an image on a vfio-user socket.")
@@ -73,11 +74,18 @@ def serve(
         block=int(block_size),
         physical=int(block_size),
     )
-    trace_log = open_trace(trace, trace_file, doorbells)
+    (trace_log,) = trace_files(trace, trace_file, doorbells, [image])
     loop = Loop()
     try:
-        service = Service(disk, socket_path, loop, trace=trace_log, mapped=doorbells == "mapped")
-    except (ImageError, ServerError) as error:
+        service = Service(
+            disk,
+            socket_path,
+            loop,
+            trace=trace_log,
+            mapped=doorbells == "mapped",
+            on_disconnect=lambda: _tell_of_guest(service),
+        )
+    except (ImageError, ServerError, TraceError) as error:
         raise Fail(str(error)) from None
 
     def stop(_signal: int, _frame: Any) -> None:
@@ -85,21 +93,33 @@ def serve(
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
+    _announce(service)
+    try:
+        loop.run()
+    finally:
+        service.close()
+        loop.close()
+    click.echo(json.dumps(summary(service)) if as_json else summary_table(service), err=True)
+
+
+def _announce(service: Service) -> None:
+    """What is served, and how QEMU takes it."""
+    disk, path = service.disk, service.socket_path
     size = service.controller.namespaces[1].backend.size
-    device = {"driver": "vfio-user-pci", "socket": {"path": socket_path, "type": "unix"}}
+    device = {"driver": "vfio-user-pci", "socket": {"path": path, "type": "unix"}}
     click.echo(
-        f"nvmelab: {image} ({size_text(size)}) is served on {socket_path}; Ctrl-C ends it.\n"
+        f"nvmelab: {disk.path} ({size_text(size)}) is served on {path}; Ctrl-C ends it.\n"
+        f"Serial {disk.config.serial}, I/O queues of at most {disk.config.queue_entries} entries. "
         "QEMU 10.1 or later takes it with, for example:\n"
         "  -m 1G -object memory-backend-memfd,id=mem0,size=1G,share=on "
         "-machine memory-backend=mem0 \\\n"
         f"  -device {shlex.quote(json.dumps(device))}",
         err=True,
     )
-    try:
-        loop.run()
-    finally:
-        service.close()
-        if trace_log:
-            trace_log.close()
-        loop.close()
-    click.echo(json.dumps(summary(service)) if as_json else summary_table(service), err=True)
+
+
+def _tell_of_guest(service: Service) -> None:
+    count = sum(counter.commands for _, counter in service.controller.statistics.rows())
+    click.echo(f"nvmelab: the guest is gone; {count:,} commands so far", err=True)
+    for line in service.left_behind:
+        click.echo(f"  outstanding: {line}", err=True)

@@ -97,6 +97,7 @@ class Statistics:
         return counter
 
     def rows(self) -> list[tuple[str, Counter]]:
-        """(name of the command, counter): admin commands first, each group by opcode."""
+        """(name of the command, counter): I/O commands first, each group by opcode."""
         admin = [(AdminOpcode(opcode).label, self.admin[opcode]) for opcode in sorted(self.admin)]
-        return admin + [(NvmOpcode(opcode).label, self.io[opcode]) for opcode in sorted(self.io)]
+        io = [(NvmOpcode(opcode).label, self.io[opcode]) for opcode in sorted(self.io)]
+        return io + admin

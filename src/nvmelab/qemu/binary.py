@@ -75,7 +75,7 @@ class QemuInfo(msgspec.Struct, frozen=True):
             raise QemuError(f"QEMU {found} was built without vfio-user-pci")
         raise QemuError(
             f"QEMU {found} is too old: vfio-user-pci needs 10.1 or later; Debian "
-            f"trixie-backports and forky have it"
+            f"trixie-backports and forky have it, and so has `make lab` in a checkout of nvmelab"
         )
 
 

@@ -67,7 +67,7 @@ def rewrite(argv: Sequence[str]) -> Plan:
     disks = _find_disks(arguments, found)
     _refuse_settings(arguments, found, disks.values())
     memory = share_memory(arguments)
-    notes = (*memory.notes, *_leave_kernel_first(arguments, found))
+    notes = (*memory.notes, *_leave_kernel_first(arguments, found), *_useless_traces(arguments))
 
     removed = frozenset[int]().union(*(disk.arguments for disk in disks.values()))
     places = {position: number for number, position in enumerate(found)}
@@ -114,6 +114,16 @@ def _find_devices(arguments: Sequence[Argument]) -> dict[int, NvmeProperties]:
             except CommandLineError as error:
                 raise CommandLineError(f"{argument}: {error}") from None
     return found
+
+
+def _useless_traces(arguments: Iterable[Argument]) -> Iterable[str]:
+    """QEMU's own trace of a device that it no longer has stays empty."""
+    for argument in arguments:
+        if argument.name in ("trace", "d") and "pci_nvme" in argument.value:
+            yield (
+                f"{argument}: QEMU's own nvme device is not used and will log nothing; "
+                "give --trace to nvmelab, before the --"
+            )
 
 
 def _leave_kernel_first(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nvmelab.service import Service
 from nvmelab.spec.layout import OpenEnum
 from nvmelab.spec.status import Status
+from nvmelab.storage.file import CACHE_MODES, CacheMode
 
 
 def size_text(nbytes: int) -> str:
@@ -33,6 +34,12 @@ def _status_label(field: int) -> str:
     return status.label
 
 
+def _cache_label(cache: CacheMode) -> str:
+    """QEMU's word for a cache mode; a combination that has no word, by its parts."""
+    words = [word for word, mode in CACHE_MODES.items() if mode == cache]
+    return words[0] if words else "+".join(name for name, on in cache._asdict().items() if on)
+
+
 def summary(service: Service) -> dict[str, object]:
     """What the controller did since it was made, for `--json`."""
     controller = service.controller
@@ -40,7 +47,9 @@ def summary(service: Service) -> dict[str, object]:
         "image": service.disk.path,
         "serial": service.disk.config.serial,
         "queue_entries": service.disk.config.queue_entries,
-        "o_direct": service.disk.cache.direct,
+        "cache": _cache_label(service.disk.cache),
+        "guests": service.server.guests,
+        "left_outstanding": service.left_behind,
         "aio": service.disk.aio,
         "commands": [
             {
@@ -64,14 +73,18 @@ def summary_table(service: Service) -> str:
     disk = service.disk
     lines = [
         f"nvmelab: {disk.path}: serial {disk.config.serial}, "
-        f"{'O_DIRECT' if disk.cache.direct else 'page cache'}, "
+        f"cache={_cache_label(disk.cache)}, "
         f"I/O queues of at most {disk.config.queue_entries} entries"
     ]
     if disk.aio not in (None, "threads"):
         lines.append(f"  aio={disk.aio} was not used: nvmelab does its own I/O")
     rows = statistics.rows()
     if not rows:
-        lines.append("  no command arrived: the guest has no driver for it, or did not get so far")
+        lines.append(
+            "  no command arrived: the guest has no driver for it, or did not get so far"
+            if service.server.guests
+            else "  no guest was connected"
+        )
     else:
         lines.append(
             f"  {'command':<20}{'count':>10}{'data':>12}{'median':>10}{'worst':>10}  errors"
@@ -87,6 +100,7 @@ def summary_table(service: Service) -> str:
             f"{median:>10}{worst:>10}  {errors or 'none'}"
         )
     lines.append(f"  {statistics.interrupts:,} interrupts")
+    lines += [f"  left outstanding: {line}" for line in service.left_behind]
     if service.trace:
         lines.append(f"  trace: {service.trace.path}")
     return "\n".join(lines)

@@ -28,6 +28,9 @@ def listen(path: str) -> tuple[socket.socket, tuple[int, int]]:
             f"{path!r} cannot be a socket: a path has 1 to {SOCKET_PATH_BYTES_MAX} bytes, "
             f"this one {length}; use a shorter directory or a relative path"
         )
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        raise ServerError(f"cannot listen on {path}: there is no directory {folder}")
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

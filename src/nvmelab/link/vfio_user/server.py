@@ -165,6 +165,8 @@ class Server:
         self._doorbells = doorbells
         self._on_disconnect = on_disconnect
         self._client: _Client | None = None
+        self.guests = 0
+        """Peers that have negotiated since the server began."""
         self._interrupts = irq.Interrupts(function.vectors)
         function.interrupt = self._interrupts.raise_vector
         function.pending = self._interrupts.pending
@@ -357,6 +359,7 @@ class Server:
             if not isinstance(proposed, dict):
                 raise Refused(errno.EINVAL, "VERSION with capabilities that are no JSON object")
         client.negotiated = True
+        self.guests += 1
         return wire.VERSION_HEAD.pack(0, 0) + _CAPABILITIES_JSON, ()
 
     def _dma_map(self, client: _Client, payload: bytes, fds: list[int]) -> _Answer:

@@ -17,7 +17,8 @@ from nvmelab.cli.serve import serve
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="nvmelab")
 def cli() -> None:
-    """Says why an NVMe queue hangs, and whose fault it is.
+    """An NVMe controller that stock QEMU guests use as their disk, to find out why an NVMe queue
+    hangs. This version serves and traces; it does not judge yet.
 
     \b
     nvmelab demo                                  see it work; needs nothing else

@@ -53,7 +53,7 @@ def guest_job(seconds: int) -> str:
 def measure(options: list[str] | None, command: list[str]) -> dict[tuple[str, str, int], float]:
     """IOPS of each job in one boot."""
     if options is not None:
-        command = [sys.executable, "-m", "nvmelab.cli.main", "run", *options, "--", *command]
+        command = [sys.executable, "-m", "nvmelab", "run", *options, "--", *command]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
         check=False, timeout=1800,

@@ -16,7 +16,7 @@ def test_demo_prints_what_the_readme_says() -> None:
     assert found
 
     printed = subprocess.run(
-        [sys.executable, "-m", "nvmelab.cli.main", "demo"],
+        [sys.executable, "-m", "nvmelab", "demo"],
         capture_output=True,
         text=True,
         check=True,

@@ -55,7 +55,7 @@ def test_signal_ends_it_with_a_summary_and_no_socket(
 ) -> None:
     path = tmp_path / "nvme.sock"
     server = subprocess.Popen(
-        [sys.executable, "-m", "nvmelab.cli.main", "serve", image, "--socket", path, "--json"],
+        [sys.executable, "-m", "nvmelab", "serve", image, "--socket", path, "--json"],
         stderr=subprocess.PIPE,
         text=True,
     )

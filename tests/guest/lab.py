@@ -20,7 +20,7 @@ QEMU = LAB / "bin/qemu-system-x86_64-11.1"
 QEMU_IMG = LAB / "bin/qemu-img-11.1"
 KERNEL = LAB / "linux-7/vmlinuz"
 INITRD = LAB / "linux-7/initrd"
-NVMELAB = [sys.executable, "-m", "nvmelab.cli.main"]
+NVMELAB = [sys.executable, "-m", "nvmelab"]
 
 BOOT_LIMIT_S = 400
 """A guest that has not ended by then hangs. Under TCG on a busy machine a boot takes up to a

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-
 import click
 
 from nvmelab import __version__
@@ -30,13 +27,3 @@ def cli() -> None:
 
 for verb in (demo, run, serve, doctor):
     cli.add_command(verb)
-
-
-def main() -> None:
-    """The console script."""
-    logging.basicConfig(format="nvmelab: %(message)s", stream=sys.stderr, level=logging.WARNING)
-    cli()
-
-
-if __name__ == "__main__":
-    main()

@@ -86,7 +86,6 @@ class Statistics:
         self.interrupts = 0
         self.error_events = 0
         """Entries of the error log, which a reset empties without starting their count again."""
-        self.power_cycles = 0
 
     def counter(self, sqid: int, opcode: int) -> Counter:
         """The counter for `opcode` on that queue, made if there is none."""

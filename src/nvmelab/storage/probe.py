@@ -11,7 +11,6 @@ VMDK descriptor needs its version in the first line that is neither a comment no
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections.abc import Callable
@@ -60,10 +59,3 @@ def format_of(head: bytes, name: str = "") -> str:
         if fits(head):
             return found
     return "dmg" if name.endswith(".dmg") else "raw"
-
-
-def probe_format(path: str | os.PathLike[str]) -> str:
-    """QEMU's name of the format that the image at `path` seems to have, such as "qcow2" or "raw".
-    Raises OSError if it cannot be read."""
-    with open(path, "rb") as image:
-        return format_of(image.read(PROBE_BYTES), os.fspath(path))

@@ -16,10 +16,10 @@ from nvmelab.qemu.binary import kvm_works
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / ".lab"
-QEMU = LAB / "bin/qemu-system-x86_64-11.1"
-QEMU_IMG = LAB / "bin/qemu-img-11.1"
-KERNEL = LAB / "linux-7/vmlinuz"
-INITRD = LAB / "linux-7/initrd"
+QEMU = LAB / "bin/qemu-system-x86_64"
+QEMU_IMG = LAB / "bin/qemu-img"
+KERNEL = LAB / "linux/vmlinuz"
+INITRD = LAB / "linux/initrd"
 NVMELAB = [sys.executable, "-m", "nvmelab"]
 
 BOOT_LIMIT_S = 400

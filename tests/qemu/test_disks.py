@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from nvmelab.advice import convert_line
 from nvmelab.qemu.commandline import CommandLineError, rewrite
-from nvmelab.qemu.disks import Image, convert_line
+from nvmelab.qemu.disks import Image
 
 DEVICE = ["-device", "nvme,serial=s,drive=d"]
 INLINE = "driver=raw,node-name=d,file.driver=file,file.filename=a.img"

@@ -12,14 +12,13 @@ What a node may not have here (other formats, throttling, snapshots) is refused 
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from nvmelab.advice import convert_line
 from nvmelab.qemu.arguments import Argument
 from nvmelab.qemu.options import (
     CommandLineError,
@@ -230,13 +229,6 @@ class Disks:
             f"{driver} images are not served, only raw ones; make one with: "
             f"{convert_line(str(path or 'IMAGE'))}"
         )
-
-
-def convert_line(path: str) -> str:
-    """The command that makes a raw image of this one."""
-    root, extension = os.path.splitext(path)
-    raw = (path if extension == ".raw" else root) + ".raw"
-    return f"qemu-img convert -O raw {shlex.quote(path)} {shlex.quote(raw)}"
 
 
 def names_used(argument: Argument) -> frozenset[str]:

@@ -20,12 +20,12 @@ import fcntl
 import functools
 import mmap
 import os
-import shlex
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from nvmelab.advice import convert_line, quoted
 from nvmelab.limits import (
     BOUNCE_BYTES,
     DIRECT_ALIGN_MAX,
@@ -141,10 +141,9 @@ class FileBackend:
             ) from None
         found = format_of(bytes(head), self.name)
         if probe and found != "raw":
-            raw = os.path.splitext(self.name)[0] + ".raw"
             raise ImageError(
                 f"{_shown(self.name)}: is a {found} image, and only raw ones are served; convert "
-                f"it: qemu-img convert -O raw {_quoted(self.name)} {_quoted(raw)}"
+                f"it: {convert_line(self.name)}"
             )
 
     def read(self, offset: int, views: Sequence[memoryview]) -> None:
@@ -411,10 +410,10 @@ def _open_image(name: str, *, read_only: bool, direct: bool) -> int:
         elif not read_only and os.access(name, os.R_OK, effective_ids=True):
             advice = (
                 f"cannot be opened for writing ({error.strerror}); open it read-only "
-                f"(readonly=on or --read-only), or check its mode: ls -l {_quoted(name)}"
+                f"(readonly=on or --read-only), or check its mode: ls -l {quoted(name)}"
             )
         else:
-            advice = f"cannot be opened ({error.strerror}); check it: ls -l {_quoted(name)}"
+            advice = f"cannot be opened ({error.strerror}); check it: ls -l {quoted(name)}"
     raise ImageError(f"{shown}: {advice}")
 
 
@@ -437,14 +436,9 @@ def _lock_image(fd: int, name: str, *, write: bool) -> None:
 
 
 def _create(name: str) -> str:
-    return f"truncate -s 1G {_quoted(name)}"
+    return f"truncate -s 1G {quoted(name)}"
 
 
 def _shown(name: str) -> str:
     """The name as it stands at the start of a message, which is one line."""
     return name if name and name.isprintable() else repr(name)
-
-
-def _quoted(name: str) -> str:
-    """The name as part of a command for the shell."""
-    return shlex.quote(name) if name.isprintable() else repr(name)

@@ -62,7 +62,7 @@ def _check_qemu(binary: str) -> Check:
 def _check_kvm(binary: str | None) -> Check:
     device = "/dev/kvm"
     if not os.path.exists(device):
-        return Check("KVM", False, f"no {device}", "guests run under -accel tcg, about 10 x slower")
+        return Check("KVM", False, f"no {device}", "guests run under -accel tcg, which is slower")
     if not os.access(device, os.R_OK | os.W_OK):
         advice = "add yourself to the group that owns it, usually: sudo usermod -aG kvm $USER"
         return Check("KVM", False, f"{device} may not be opened", advice)

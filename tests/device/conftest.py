@@ -14,8 +14,7 @@ rings keep no account of what is outstanding: they do whatever a test tells them
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from nvmelab.device.controller import Controller, ControllerConfig, Step
 from nvmelab.device.doorbells import DoorbellPage
@@ -36,8 +35,9 @@ from nvmelab.spec.registers import (
     Csts,
 )
 from nvmelab.storage.base import Backend
+from nvmelab.storage.held import HeldWorker
 from nvmelab.storage.ram import RamBackend
-from nvmelab.storage.worker import Worker
+from nvmelab.storage.worker import StorageWorker
 from nvmelab.trace.bus import Bus
 from nvmelab.trace.events import EVENTS
 
@@ -48,26 +48,14 @@ NO_RAM = 0x7000_0000_0000
 """A page-aligned bus address where there is none."""
 
 
-class ManualWorker(Worker):
-    """Slow storage whose operations are done when the test says so: `finish_one`."""
+class ManualWorker(HeldWorker):
+    """Storage that reads and writes at once, and does what may take long when it is released."""
+
+    carries_data = False
 
     def __init__(self) -> None:
-        self.finished: deque[tuple[object, Exception | None]] = deque()
-        self.waiting: deque[tuple[object, Callable[[], None]]] = deque()
-        """Handed over and not done."""
-
-    def submit(self, token: object, work: Callable[[], None]) -> None:
-        self.waiting.append((token, work))
-
-    def finish_one(self) -> None:
-        """Do the operation that was handed over first."""
-        token, work = self.waiting.popleft()
-        error: OSError | None = None
-        try:
-            work()
-        except OSError as failure:
-            error = failure
-        self.finished.append((token, error))
+        super().__init__()
+        self.hold = True
 
 
 class HostCq:
@@ -139,7 +127,7 @@ class Bench:
         self,
         *,
         backends: Sequence[Backend] | None = None,
-        worker: Worker | None = None,
+        worker: StorageWorker | None = None,
         doorbells: DoorbellPage | None = None,
         ram: int = 8 << 20,
         trace: bool = True,

@@ -83,7 +83,7 @@ def test_abort_of_a_command_in_slow_storage_leaves_it_alone() -> None:
     sq.submit(Flush(cid=5, nsid=1))
     bench.settle()
     assert abort(bench, 1, 5) == (Status.SUCCESS, 1)
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [(done.cid, done.status) for done in sq.cq.reap()] == [(5, 0)]
 

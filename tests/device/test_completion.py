@@ -248,7 +248,7 @@ def test_command_that_waited_for_the_bound_is_fetched_when_one_completes(
     bench.settle()
     found: list[int] = []
     while worker.waiting:
-        worker.finish_one()
+        worker.release()
         bench.settle()
         found += cids(pair.cq.reap())
     assert found == list(range(7))

@@ -155,7 +155,7 @@ def test_switching_the_cache_off_waits_for_slow_storage() -> None:
     bench.admin.submit(SetFeatures(cid=5, fid=Feature.VOLATILE_WRITE_CACHE, value=0))
     bench.settle()
     assert bench.admin_cq.reap() == []
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [(done.cid, done.status) for done in bench.admin_cq.reap()] == [(5, 0)]
 
@@ -205,7 +205,7 @@ def test_error_in_slow_storage_becomes_the_same_status(
     disk.errors[call] = OSError(number, "planted")
     sq.submit(command)
     bench.settle()
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [done.status for done in sq.cq.reap()] == [wanted]
 
@@ -245,7 +245,7 @@ def test_slow_command_completes_when_the_storage_has_finished(command: Command, 
     sq.submit(command)
     bench.settle()
     assert sq.cq.reap() == []
-    worker.finish_one()
+    worker.release()
     assert sq.cq.reap() == []
     bench.settle()
     assert [done.status for done in sq.cq.reap()] == [Status.SUCCESS]
@@ -258,7 +258,7 @@ def test_commands_behind_a_slow_one_overtake_it() -> None:
     sq.submit(Flush(cid=1, nsid=1), Read(cid=2, nsid=1, prp1=bench.allocate(PAGE)))
     bench.settle()
     assert [done.cid for done in sq.cq.reap()] == [2]
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [done.cid for done in sq.cq.reap()] == [1]
 
@@ -271,7 +271,7 @@ def test_slow_commands_hold_their_places_in_the_queue() -> None:
         sq.submit(Flush(cid=cid, nsid=1))
         bench.settle()
     assert len(worker.waiting) == 2, "as many as the queue has entries"
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [done.cid for done in sq.cq.reap()] == [0]
     assert len(worker.waiting) == 2
@@ -285,7 +285,7 @@ def test_reset_drops_slow_commands_and_waits_for_the_storage() -> None:
     bench.write_cc(en=0)
     bench.settle()
     assert bench.csts.rdy == 1, "what the storage still does must not outlive the reset"
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.rdy == 0
     assert sq.cq.reap() == []
@@ -297,7 +297,7 @@ def test_queue_made_after_a_reset_sees_no_completion_of_the_old_one() -> None:
     sq.submit(Flush(cid=9, nsid=1))
     bench.settle()
     bench.write_cc(en=0)
-    worker.finish_one()
+    worker.release()
     bench.settle()
     bench.enable()
     again = bench.create_pair()
@@ -316,7 +316,7 @@ def test_function_level_reset_waits_for_the_storage_before_it_can_be_enabled() -
     bench.write_cc(en=1)
     bench.settle()
     assert bench.csts.rdy == 0
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.rdy == 1
 
@@ -329,7 +329,7 @@ def test_deletion_of_a_queue_waits_for_its_slow_commands() -> None:
     bench.admin.submit(DeleteIoSq(cid=8, qid=1))
     bench.settle()
     assert bench.admin_cq.reap() == []
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [(done.cid, done.status) for done in bench.admin_cq.reap()] == [(8, 0)]
 
@@ -342,10 +342,10 @@ def test_slow_command_that_outlives_a_shutdown_request_delays_it() -> None:
     bench.write_cc(en=1, shn=1)
     bench.settle()
     assert bench.csts.shst == 1
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.shst == 1, "the flush of the shutdown itself is slow too"
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.shst == 2
 
@@ -364,8 +364,8 @@ def test_shutdown_that_waited_for_the_storage_comes_in_the_turn_that_finishes_it
     sq.submit(Flush(cid=1, nsid=1), Read(cid=2, nsid=1, prp1=bench.allocate(PAGE)))
     bench.settle()
     bench.write_cc(en=1, shn=1)
-    worker.finish_one()
+    worker.release()
     assert not bench.run(), "CQ 2 is full, so there is nothing left to post"
-    worker.finish_one()
+    worker.release()
     assert not bench.run()
     assert bench.csts.shst == 2

@@ -259,7 +259,7 @@ def test_nothing_is_posted_between_disable_and_the_fall_of_ready() -> None:
     pair.submit(Flush(cid=1, nsid=1))
     bench.settle()
     bench.write_cc(en=0)
-    worker.finish_one()
+    worker.release()
     bench.step("finish")
     bench.settle()
     assert (bench.csts.rdy, pair.cq.reap()) == (0, [])
@@ -287,10 +287,10 @@ def test_slow_work_delays_the_fall_of_ready() -> None:
     bench.write_cc(en=0)
     bench.settle()
     assert (bench.csts.rdy, bench.enabled()) == (1, [])
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.rdy == 1
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.rdy == 0
 
@@ -300,7 +300,7 @@ def test_slow_work_of_before_a_reset_completes_nothing_after_it() -> None:
     pair.submit(Flush(cid=1, nsid=1))
     bench.settle()
     bench.write_cc(en=0)
-    worker.finish_one()
+    worker.release()
     bench.settle()
     bench.enable()
     again = bench.create_pair(entries=8)
@@ -487,10 +487,10 @@ def test_shutdown_waits_for_slow_work() -> None:
     bench.write_cc(en=1, shn=1)
     bench.settle()
     assert bench.csts.shst == 1
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.shst == 1
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.shst == 2
 
@@ -501,12 +501,12 @@ def test_shutdown_completes_though_a_completion_queue_is_full() -> None:
     bench.settle()
     pair.submit(Flush(cid=2, nsid=1))
     bench.settle()
-    worker.finish_one()
+    worker.release()
     bench.settle()
     bench.write_cc(en=1, shn=1)
-    worker.finish_one()
+    worker.release()
     bench.settle()
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.shst == 2
 
@@ -595,7 +595,7 @@ def test_reset_during_a_shutdown_leaves_a_controller_that_can_be_enabled() -> No
     bench.write_cc(en=1, shn=1)
     bench.settle()
     bench.write_cc(en=0)
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.csts.rdy == 0
     bench.enable()
@@ -615,7 +615,7 @@ def test_flush_of_a_shutdown_that_fails_after_a_reset_is_not_fatal(how: str) -> 
         bench.bus_master(True)
     else:
         bench.write_cc(en=0)
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert (bench.csts.rdy, bench.csts.cfs) == (0, 0)
     bench.enable()
@@ -631,7 +631,7 @@ def test_flush_of_a_shutdown_delays_the_fall_of_ready() -> None:
     bench.write_cc(en=0)
     bench.settle()
     assert bench.csts.rdy == 1
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert (bench.csts.rdy, bench.csts.shst) == (0, 0)
 
@@ -675,7 +675,7 @@ def test_ready_waits_for_slow_work_of_before_a_pci_reset() -> None:
     bench.write_cc(en=1)
     bench.settle()
     assert bench.csts.rdy == 0
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert (bench.csts.rdy, bench.admin_cq.reap(), pair.cq.reap()) == (1, [], [])
 
@@ -736,7 +736,7 @@ def test_slow_work_that_finishes_while_bus_mastering_is_off_is_completed_later()
     pair.submit(Flush(cid=5, nsid=1))
     bench.settle()
     bench.bus_master(False)
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert pair.cq.reap() == []
     bench.bus_master(True)

@@ -147,9 +147,9 @@ class Lab:
         if steps := self.bench.enabled():
             self.bench.step(*steps[number % len(steps)])
 
-    def storage(self) -> None:
+    def storage(self, number: int = 0) -> None:
         if self.worker.waiting:
-            self.worker.finish_one()
+            self.worker.release(number % self.worker.held())
 
     # What must hold.
 
@@ -198,7 +198,7 @@ class Lab:
             case 4:
                 cq.release()
             case 5:
-                self.storage()
+                self.storage(count)
             case 6:
                 self.step(count)
             case _:

@@ -389,10 +389,10 @@ def test_deletion_waits_for_slow_work_and_completes_after_it() -> None:
     bench.settle()
     bench.admin.submit(DeleteIoSq(cid=9, qid=1))
     bench.settle()
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.admin_cq.reap() == []
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [(done.cid, done.status) for done in bench.admin_cq.reap()] == [(9, 0)]
 
@@ -403,7 +403,7 @@ def test_nothing_of_a_queue_is_posted_after_the_completion_of_its_deletion() -> 
     bench.settle()
     bench.admin.submit(DeleteIoSq(qid=1))
     for _ in range(3):
-        worker.finish_one()
+        worker.release()
     bench.settle()
     before = len(pair.cq.reap())
     assert len(bench.admin_cq.reap()) == 1 and before <= 3
@@ -419,7 +419,7 @@ def test_nothing_more_is_fetched_while_a_deletion_waits() -> None:
     bench.settle()
     pair.submit(write_of(bench, 7))
     bench.settle()
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert (len(bench.admin_cq.reap()), sector(bench, 7)) == (1, bytes(512))
 
@@ -431,7 +431,7 @@ def test_reset_while_a_deletion_waits_ends_both() -> None:
     bench.admin.submit(DeleteIoSq(qid=1))
     bench.settle()
     bench.write_cc(en=0)
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert (bench.csts.rdy, pair.cq.reap(), bench.admin_cq.reap()) == (0, [], [])
     bench.enable()
@@ -444,7 +444,7 @@ def test_second_deletion_while_one_waits_is_refused() -> None:
     bench.settle()
     bench.admin.submit(DeleteIoSq(cid=1, qid=1), DeleteIoSq(cid=2, qid=1))
     bench.settle()
-    worker.finish_one()
+    worker.release()
     bench.settle()
     statuses = {done.cid: done.status for done in bench.admin_cq.reap()}
     assert statuses == {1: 0, 2: QUEUE_ID}
@@ -466,7 +466,7 @@ def test_full_completion_queue_does_not_hold_up_a_deletion() -> None:
     bench.settle()
     bench.admin.submit(DeleteIoSq(cid=9, qid=2))
     for _ in range(3):
-        worker.finish_one()
+        worker.release()
     bench.settle()
     assert [(done.cid, done.status) for done in bench.admin_cq.reap()] == [(9, 0)]
 
@@ -476,7 +476,7 @@ def test_work_of_a_deleted_queue_does_not_touch_a_new_one_of_that_identifier() -
     pair.submit(Flush(cid=1, nsid=1))
     bench.settle()
     bench.admin.submit(DeleteIoSq(cid=1, qid=1))
-    worker.finish_one()
+    worker.release()
     bench.settle()
     pair.cq.reap()
     bench.admin_cq.reap()
@@ -485,7 +485,7 @@ def test_work_of_a_deleted_queue_does_not_touch_a_new_one_of_that_identifier() -
     assert pair.cq.reap() == []
     again.submit(Flush(cid=2, nsid=1))
     bench.settle()
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [(done.cid, done.sqhd) for done in pair.cq.reap()] == [(2, 1)]
 
@@ -539,7 +539,7 @@ def test_abort_of_slow_work_lets_it_complete_once() -> None:
     pair.submit(Flush(cid=5, nsid=1))
     bench.settle()
     assert bench.execute(Abort(sqid=1, aborted_cid=5)).dw0 == 1
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert [(done.cid, done.status) for done in pair.cq.reap()] == [(5, 0)]
 

@@ -100,7 +100,7 @@ def test_latency_is_from_the_fetch_to_the_posting() -> None:
     now = 2000
     bench.settle()
     now = 5000
-    worker.finish_one()
+    worker.release()
     bench.settle()
     assert bench.controller.statistics.io[NvmOpcode.FLUSH].worst_ns == 3000
 

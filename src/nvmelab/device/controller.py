@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from nvmelab.device import dispatch
+from nvmelab.device import dispatch, io
 from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.events import AsyncEvents
 from nvmelab.device.features import Features
@@ -40,7 +40,7 @@ from nvmelab.spec.commands import NvmOpcode
 from nvmelab.spec.events import ErrorEvent, EventType
 from nvmelab.spec.logpages import LogPage
 from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, PROPERTIES_SIZE, SQE_SIZE
-from nvmelab.storage.worker import Worker
+from nvmelab.storage.worker import StorageWorker
 from nvmelab.trace.bus import Emit
 
 _WORDS = struct.Struct("<16I")
@@ -86,8 +86,8 @@ class Controller:
     """One controller with its namespaces.
 
     `interrupt(vector)` raises an MSI-X vector; the link sets it. `clock()` gives nanoseconds and
-    serves statistics only. `worker` takes slow storage operations; without one they are carried
-    out in the step.
+    serves statistics only. `worker` takes slow storage operations, or all of them; without one they
+    are carried out in the step.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Controller:
         memory: GuestMemory,
         *,
         clock: Callable[[], int] = lambda: 0,
-        worker: Worker | None = None,
+        worker: StorageWorker | None = None,
         doorbells: DoorbellPage | None = None,
     ) -> None:
         assert 2 <= config.queue_entries <= 65536
@@ -107,6 +107,8 @@ class Controller:
         self.interrupt: Callable[[int], None] = _unconnected
         self.clock = clock
         self.worker = worker
+        self.data_deferred = worker is not None and worker.carries_data
+        """Reads and writes finish later, when the worker says so."""
         self.doorbells = doorbells
         self.trace: Emit | None = None
         self.statistics = Statistics()
@@ -318,7 +320,7 @@ class Controller:
         if not life.live:
             return bool(self.enabled())
         # What is left is behind the burst, or had to wait for the place of a command just posted.
-        return any(sq.may_fetch for sq in sqs)
+        return bool(worker and worker.finished) or any(sq.may_fetch for sq in sqs)
 
     def _fetch(self, sq: SubmissionQueue) -> None:
         addr = sq.base + sq.head * SQE_SIZE
@@ -353,9 +355,14 @@ class Controller:
         return True
 
     def _trace_later(self, request: Request) -> None:
-        """Reads and writes have events of their own."""
-        if self.trace and request.opcode != NvmOpcode.WRITE:
+        """What the storage was asked for is done. A read or write has events of its own, and had
+        them already if only its flush was left."""
+        if not self.trace:
+            return
+        if request.opcode not in (NvmOpcode.READ, NvmOpcode.WRITE):
             self.trace("misc_cb", request.cid)
+        elif self.data_deferred:
+            io.trace_moved(self.trace, request, self.namespaces[request.nsid])
 
     def flush_all(self, done: Callable[[OSError | None], None]) -> None:
         """Make everything durable, in the worker if there is one; then call `done`."""

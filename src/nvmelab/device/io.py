@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from nvmelab.device.transfer import check_length, from_host, pieces
 from nvmelab.spec.commands import NvmOpcode
 from nvmelab.spec.nvm import DatasetManagement, Flush, Range, Read, Write, WriteZeroes
 from nvmelab.spec.status import NvmeError, Status
+from nvmelab.trace.bus import Emit
 
 if TYPE_CHECKING:
     from nvmelab.device.controller import Controller
@@ -58,13 +60,31 @@ def _check_writable(namespace: Namespace) -> None:
 def _moved(controller: Controller, request: Request, namespace: Namespace, nbytes: int) -> None:
     """The data is where it belongs."""
     request.nbytes = nbytes
-    trace = controller.trace
-    if trace:
-        trace("rw_cb", request.cid, namespace.label)
-        trace("rw_complete_cb", request.cid, namespace.label)
+    if controller.trace:
+        trace_moved(controller.trace, request, namespace)
 
 
-def read(controller: Controller, request: Request, command: Read) -> int:
+def trace_moved(trace: Emit, request: Request, namespace: Namespace) -> None:
+    """The events of a read or write whose data is where it belongs."""
+    trace("rw_cb", request.cid, namespace.label)
+    trace("rw_complete_cb", request.cid, namespace.label)
+
+
+def _hand_over(
+    controller: Controller, request: Request, nbytes: int, transfer: Callable[[], None]
+) -> None:
+    """Let the worker say when the data moves."""
+
+    def work() -> None:
+        # After a reset the host may use its memory for something else.
+        if not request.dropped:
+            transfer()
+
+    request.nbytes = nbytes
+    controller.later(request, work)
+
+
+def read(controller: Controller, request: Request, command: Read) -> int | None:
     namespace = _namespace(controller, command.nsid)
     nbytes = command.nlb << namespace.shift
     trace = controller.trace
@@ -73,7 +93,12 @@ def read(controller: Controller, request: Request, command: Read) -> int:
     check_length(controller, nbytes)
     _check_range(controller, namespace, command.slba, command.nlb)
     views = pieces(controller, command, nbytes, write=True)
-    namespace.backend.read(command.slba << namespace.shift, views)
+    offset = command.slba << namespace.shift
+    if controller.data_deferred:
+        transfer = partial(namespace.backend.read, offset, views)
+        _hand_over(controller, request, nbytes, transfer)
+        return None
+    namespace.backend.read(offset, views)
     _moved(controller, request, namespace, nbytes)
     return 0
 
@@ -96,19 +121,28 @@ def write(controller: Controller, request: Request, command: Write) -> int | Non
     _check_range(controller, namespace, command.slba, command.nlb)
     _check_writable(namespace)
     views = pieces(controller, command, nbytes, write=False)
-    namespace.backend.write(command.slba << namespace.shift, views)
+    offset = command.slba << namespace.shift
+    durable = _must_be_durable(namespace, command.fua)
+    if controller.data_deferred:
+
+        def transfer() -> None:
+            namespace.backend.write(offset, views)
+            if durable:
+                namespace.backend.flush()
+
+        _hand_over(controller, request, nbytes, transfer)
+        return None
+    namespace.backend.write(offset, views)
     _moved(controller, request, namespace, nbytes)
-    return _make_durable(controller, request, namespace, command.fua)
-
-
-def _make_durable(
-    controller: Controller, request: Request, namespace: Namespace, fua: int
-) -> int | None:
-    """Finish a command that has written: what it wrote outlives a power failure if FUA is set or
-    the host has switched the write cache off."""
-    if (fua or namespace.write_through) and namespace.backend.write_cache:
+    if durable:
         return None if controller.later(request, namespace.backend.flush) else 0
     return 0
+
+
+def _must_be_durable(namespace: Namespace, fua: int) -> bool:
+    """What a command writes must outlive a power failure when it completes: FUA is set or the host
+    has switched the write cache off."""
+    return bool(fua or namespace.write_through) and namespace.backend.write_cache
 
 
 def flush(controller: Controller, request: Request, command: Flush) -> int | None:

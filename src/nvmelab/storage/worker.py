@@ -1,7 +1,8 @@
-"""A thread for storage operations that may take long, such as a flush.
+"""Who does what a controller asks of its storage and does not wait for.
 
-The controller must answer register reads meanwhile: QEMU gives up on a device that does not answer
-for five seconds.
+`Worker` is a thread for operations that may take long, such as a flush: the controller must answer
+register reads meanwhile, because QEMU gives up on a device that does not answer for five seconds.
+`held.HeldWorker` is the other one.
 """
 
 from __future__ import annotations
@@ -11,15 +12,31 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
+
+
+class StorageWorker(Protocol):
+    """Takes operations and says when they are done."""
+
+    carries_data: bool
+    """Reads and writes go to it too; without, only what may take long."""
+    finished: deque[tuple[object, Exception | None]]
+    """(token, error or None) of the operations that are done. An error that is no OSError is a bug
+    of ours: whoever takes it raises it."""
+
+    def submit(self, token: object, work: Callable[[], None]) -> None:
+        """Have `work` done."""
+        ...
 
 
 class Worker:
     """One thread that takes operations in order.
 
-    `finished` holds (token, error or None) of those that are done; `fd` is an eventfd that becomes
-    readable when `finished` has grown. The thread touches nothing else of the caller's. An error
-    that is no OSError is a bug of ours: whoever takes it from `finished` raises it.
+    `fd` is an eventfd that becomes readable when `finished` has grown. The thread touches nothing
+    else of the caller's.
     """
+
+    carries_data = False
 
     def __init__(self) -> None:
         self.finished: deque[tuple[object, Exception | None]] = deque()

@@ -279,6 +279,7 @@ OPCODES = {
     (ADMIN, 0x09): "SetFeatures",
     (ADMIN, 0x0A): "GetFeatures",
     (ADMIN, 0x0C): "AsyncEventRequest",
+    (ADMIN, 0x7C): "DoorbellBufferConfig",
     (NVM, 0x00): "Flush",
     (NVM, 0x01): "Write",
     (NVM, 0x02): "Read",

@@ -90,3 +90,8 @@ class GetFeatures(Command, frozen=True):
 @command(ADMIN, AdminOpcode.ASYNC_EVENT_REQUEST, ref="Base 2.2, 5.1.2")
 class AsyncEventRequest(Command, frozen=True):
     pass
+
+
+@command(ADMIN, AdminOpcode.DOORBELL_BUFFER_CONFIG, ref="Base 2.2, 5.2.5")
+class DoorbellBufferConfig(Command, frozen=True):
+    """PRP1 is the shadow doorbell buffer, PRP2 the EventIdx buffer: a memory page each."""

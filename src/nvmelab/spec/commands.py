@@ -29,6 +29,7 @@ class AdminOpcode(OpenEnum):
     SET_FEATURES = 0x09
     GET_FEATURES = 0x0A
     ASYNC_EVENT_REQUEST = 0x0C
+    DOORBELL_BUFFER_CONFIG = 0x7C
 
 
 class NvmOpcode(OpenEnum):

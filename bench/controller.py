@@ -16,8 +16,8 @@ import time
 from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
-from nvmelab.host.driver import Driver
-from nvmelab.host.queues import Qpair
+from nvmelab.host.driver import Controller as Driver
+from nvmelab.host.qpair import Qpair
 from nvmelab.link.inproc import InprocLink
 from nvmelab.memory import GuestMemory
 from nvmelab.spec.commands import Command
@@ -36,8 +36,8 @@ def prepare(entries: int) -> tuple[NvmeFunction, Driver, Qpair]:
     )  # fmt: skip
     function = NvmeFunction(controller)
     driver = Driver(InprocLink(function))
-    driver.enable()
-    return function, driver, driver.create_qpair(1, entries=entries)
+    driver.start()
+    return function, driver, driver.create_qpair(entries=entries)
 
 
 def rate(command: Command, entries: int, seconds: float) -> float:
@@ -55,7 +55,7 @@ def rate(command: Command, entries: int, seconds: float) -> float:
         fields = {name: getattr(command, name) for name in command.__struct_fields__}
         fields |= {"cid": slot, "nsid": 1, "prp1": buffer, "prp2": prp2}
         sqe = kind(**fields).encode()
-        driver.link.memory.write(qpair.sq_base + slot * SQE_SIZE, sqe)
+        driver.link.memory.write(qpair.sq.base + slot * SQE_SIZE, sqe)
     tail = head = done = 0
     burst = entries - 1
     begin = time.perf_counter()

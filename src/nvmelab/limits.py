@@ -31,6 +31,23 @@ REPLY_QUEUE_BYTES_MAX = 262_144
 """Replies kept for a peer that does not read them, beyond what its socket holds. QEMU reads from
 a thread of its own and never gets there; whoever does is disconnected."""
 
+VFIO_USER_MESSAGE_BYTES_MAX = (1 << 20) + 64
+"""Longest message our client takes: DMA_WRITE of 1 MiB, the protocol's default for a transfer."""
+
+VFIO_USER_REPLY_S = 10.0
+"""Seconds in which a server must have answered our client. QEMU gives up after 5."""
+
+VFIO_USER_REST_S = 10.0
+"""Seconds that our client waits for a server's device: longer than CAP.TO of usual devices (7.5 s
+for QEMU's and ours), and than any command of a device that is well."""
+
+VFIO_USER_SETTLE_S = 0.01
+"""Seconds in which a device that was told something has probably done it: a hundred times what a
+command takes."""
+
+VFIO_USER_POLL_S = 0.001
+"""Longest pause between two looks of our client at the memory that it shares with a device."""
+
 LOG_LINES_MAX = 10
 """Log lines of one kind in each LOG_WINDOW_S; the rest are counted. A hostile or broken peer can
 cause one with each message."""
@@ -112,3 +129,35 @@ QEMU_MSIX_VECTORS_MAX = 2_048
 
 QEMU_BLOCK_SIZE_MAX = 2 << 20
 """Bytes: the largest block size that QEMU's block layer gives to a device."""
+
+QEMU_MESSAGE_BYTES_MAX = 4096
+"""Bytes of QEMU's own messages that are read for an error message."""
+
+QEMU_START_S = 30.0
+"""Seconds in which a QEMU without a guest must answer on its qtest socket. Normally well under one;
+loading the binary and its modules from a cold disk takes several."""
+
+# Driving a device.
+
+NBD_REQUEST_BYTES_MAX = 32 << 20
+"""Bytes of one NBD request: what QEMU asks for at most."""
+
+INPROC_TURNS_MAX = 100_000
+"""Turns of a device in this process in one wait. Each takes all steps that are enabled, up to 64
+commands of each queue: a device that is not at rest by then never will be."""
+
+QTEST_REPLY_S = 20.0
+"""Seconds for an answer of QEMU on its qtest socket. Normally 30 us; a server behind QEMU's
+vfio-user client that answers nothing costs 5 s for each access."""
+
+QTEST_PASS_NS = 1_000
+"""Virtual time of one pass: twice the 500 ns after which QEMU's nvme before 7.1 looks at a
+doorbell."""
+
+QTEST_QUIET_PASSES = 16
+"""Passes without activity after which a device has had its turn. Each is at least one turn of
+QEMU's main loop; a command that the storage answers at once takes about four."""
+
+QTEST_CLOCK_STEPS = (1_000_000, 1_000_000, 1_000_000_000, 1_000_000_000, 60_000_000_000)
+"""Virtual time, in ns, that a device gets beyond that before it counts as at rest: throttled disks
+and timers of seconds have had their turn."""

@@ -74,12 +74,12 @@ def test_all_of_the_memory_can_be_allocated_and_no_more() -> None:
 def test_registers_are_reached_in_both_widths() -> None:
     pci = function()
     link = InprocLink(pci, size=SIZE)
-    link.write64(OFFSET["asq"], 0x1_2345_6000)
-    link.write32(OFFSET["acq"], 0x7000)
-    assert link.read64(OFFSET["asq"]) == 0x1_2345_6000
-    assert link.read32(OFFSET["asq"]) == 0x2345_6000
-    assert link.read64(OFFSET["acq"]) == 0x7000
-    assert link.read64(OFFSET["cap"]) == pci.bar_read(0, 0, 8)
+    link.write(OFFSET["asq"], 8, 0x1_2345_6000)
+    link.write(OFFSET["acq"], 4, 0x7000)
+    assert link.read(OFFSET["asq"], 8) == 0x1_2345_6000
+    assert link.read(OFFSET["asq"], 4) == 0x2345_6000
+    assert link.read(OFFSET["acq"], 8) == 0x7000
+    assert link.read(OFFSET["cap"], 8) == pci.bar_read(0, 0, 8)
 
 
 def test_interrupts_are_counted_for_each_vector_until_they_are_taken() -> None:
@@ -91,20 +91,42 @@ def test_interrupts_are_counted_for_each_vector_until_they_are_taken() -> None:
     assert [link.take_interrupts(vector) for vector in (0, 3, 64)] == [0, 0, 0]
 
 
-def test_device_does_nothing_between_calls_of_progress() -> None:
+def test_device_does_nothing_between_two_waits() -> None:
     pci = function()
     link = InprocLink(pci, size=SIZE)
-    link.write32(OFFSET["aqa"], 1 << 16 | 1)
-    link.write64(OFFSET["asq"], link.allocate(PAGE))
-    link.write64(OFFSET["acq"], link.allocate(PAGE))
-    link.write32(OFFSET["cc"], 1)
-    assert link.read32(OFFSET["csts"]) == 0
-    link.progress()
-    assert link.read32(OFFSET["csts"]) == 1
+    link.write(OFFSET["aqa"], 4, 1 << 16 | 1)
+    link.write(OFFSET["asq"], 8, link.allocate(PAGE))
+    link.write(OFFSET["acq"], 8, link.allocate(PAGE))
+    link.write(OFFSET["cc"], 4, 1)
+    assert link.read(OFFSET["csts"], 4) == 0
+    link.settle()
+    assert link.read(OFFSET["csts"], 4) == 1
 
 
-def test_idle_device_makes_no_progress() -> None:
-    assert InprocLink(function(), size=SIZE).progress() is False
+def test_wait_for_a_device_at_rest_is_given_up() -> None:
+    assert InprocLink(function(), size=SIZE).wait(lambda: False) is False
+
+
+def test_wait_goes_on_while_what_is_waited_for_rings_doorbells() -> None:
+    link = InprocLink(function(), size=SIZE)
+    looks = 0
+
+    def done() -> bool:
+        nonlocal looks
+        looks += 1
+        link.write(OFFSET["aqa"], 4, 0)
+        return looks == 5
+
+    assert link.wait(done)
+
+
+def test_memory_that_is_given_back_is_zero_again() -> None:
+    link = InprocLink(function(), size=SIZE)
+    first = link.allocate(PAGE)
+    link.memory.write(first, b"x" * PAGE)
+    link.free_all()
+    assert link.allocate(PAGE) == first
+    assert link.memory.read(first, PAGE) == bytes(PAGE)
 
 
 def test_memory_is_what_the_device_reaches() -> None:

@@ -10,8 +10,8 @@ from nvmelab.cli.options import Fail
 from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
-from nvmelab.host.driver import Driver
-from nvmelab.host.queues import DeviceError
+from nvmelab.host.driver import Controller as HostController
+from nvmelab.host.errors import DeviceError
 from nvmelab.host.workload import Workload
 from nvmelab.link.inproc import InprocLink
 from nvmelab.memory import GuestMemory
@@ -60,21 +60,17 @@ def demo(entries: int, writes: int, seed: int, as_json: bool) -> None:
     controller = Controller(config, [Namespace(1, RamBackend(_DISK), "demo")], GuestMemory())
     try:
         link = InprocLink(NvmeFunction(controller))
-        driver = Driver(link)
-        driver.enable()
-        identity = driver.identify_controller()
-        namespace = driver.identify_namespace(1)
-        driver.set_number_of_queues(_QUEUE_PAIRS)
-        qpairs = [driver.create_qpair(qid, entries=entries) for qid in range(1, _QUEUE_PAIRS + 1)]
-        block = 1 << namespace.lbaf0_lbads
-        work = Workload(
-            driver, qpairs, nsid=1, block=block, blocks=namespace.nsze, writes=writes, seed=seed
-        )
-        report = work.run()
+        driver = HostController(link)
+        driver.start(io_queues=_QUEUE_PAIRS)
+        identity, namespace = driver.identify(), driver.namespace(1)
+        qpairs = [
+            driver.create_qpair(entries=entries, interrupts=True) for _ in range(_QUEUE_PAIRS)
+        ]
+        report = Workload(driver, qpairs, writes=writes, seed=seed).run()
         for qpair in qpairs:
             driver.delete_qpair(qpair)
         driver.shutdown()
-        interrupts = sum(link.take_interrupts(vector) for vector in range(_QUEUE_PAIRS + 1))
+        interrupts = controller.statistics.interrupts
     except DeviceError as error:
         raise Fail(f"the demo failed, which is a bug of nvmelab: {error}") from None
     if as_json:
@@ -91,7 +87,7 @@ def demo(entries: int, writes: int, seed: int, as_json: bool) -> None:
         click.echo(json.dumps(result))
         return
     click.echo(
-        f"device   {identity.mn}, {size_text(namespace.nsze * block)} in memory, "
+        f"device   {identity.mn}, {size_text(namespace.blocks * namespace.block)} in memory, "
         f"I/O queues of at most {driver.cap.mqes} entries (CAP.MQES {driver.cap.mqes - 1})\n"
         f"driver   {_QUEUE_PAIRS} queue pairs of {entries} entries, "
         f"up to {report.most_outstanding} commands outstanding\n"

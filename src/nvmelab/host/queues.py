@@ -1,79 +1,350 @@
-"""A driver's side of a submission and completion queue pair. NVMe Base 2.2, 3.3 and 4.2.
+"""A driver's side of submission and completion queues. NVMe Base 2.2, 3.3 and 4.2.
 
-Flow control is `inflight`, as Linux and SPDK do it: at most one command less than the submission
-queue has entries is outstanding.
+Everything here is a step that takes no time: write an entry, ring, look for a completion, release
+entries. Waiting is `Pending.wait`, `SubmissionQueue.wait_for_room` and `CompletionQueue.wait`.
+
+Flow control of a submission queue is a policy:
+
+    inflight   at most one command less than the queue has entries is outstanding, as Linux and
+               SPDK do it
+    sqhd       the queue is full when the next tail meets the SQ Head Pointer of the last
+               completion, as OSv does it. That pointer says what was fetched, so more commands
+               than the queue has entries may be outstanding (Base 2.2, 3.3.1.2 and 4.2.1)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
+from nvmelab.host.buffers import Buffer
+from nvmelab.host.cids import CIDS, CidPolicy, dense
+from nvmelab.host.doorbells import Doorbells
+from nvmelab.host.errors import CommandFailed, DeviceError, Stuck
 from nvmelab.link.base import HostLink
 from nvmelab.spec.commands import Command, Completion
-from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, SQE_SIZE
+from nvmelab.spec.registers import CQE_SIZE, SQE_SIZE
+from nvmelab.spec.status import Status
+
+Flow = Literal["inflight", "sqhd"]
+Release = Literal["entry", "batch", "held"]
+Done = Callable[[], bool]
+
+PROGRESS = "Base 2.2, 3.3.1.2 and 4.2.2 (derived: a command that was rung is completed)"
 
 
-class Qpair:
-    """Both rings of a queue pair with the same identifier. Sizes are in entries."""
+class Pending:
+    """A command that was submitted, and later its completion."""
 
-    def __init__(self, link: HostLink, qid: int, sq_entries: int, cq_entries: int) -> None:
+    __slots__ = ("buffer", "cid", "command", "completion", "number", "sq")
+
+    def __init__(
+        self, sq: SubmissionQueue, cid: int, command: Command | bytes, buffer: Buffer | None
+    ) -> None:
+        self.sq = sq
+        self.cid = cid
+        self.command = command
+        """As it was submitted; its own CID counts for nothing."""
+        self.buffer = buffer
+        """Where its data is; kept as long as this is."""
+        self.completion: Completion | None = None
+        self.number = 0
+        """The how many-th completion of its queue it was, from 1."""
+
+    def __repr__(self) -> str:
+        state = self.status.label if self.completion else "outstanding"
+        return f"<{self.label} on SQ {self.sq.qid}: {state}>"
+
+    @property
+    def label(self) -> str:
+        """What it is, in a few words."""
+        command = self.command
+        what = f"opcode {command[0]:#x}" if isinstance(command, bytes) else type(command).__name__
+        return f"{what} CID {self.cid:#x}"
+
+    @property
+    def done(self) -> bool:
+        """Its completion was reaped."""
+        return self.completion is not None
+
+    @property
+    def status(self) -> Status:
+        """Its status; only when it is done."""
+        assert self.completion, "not done yet"
+        return Status(self.completion.status & 0x7FF)
+
+    @property
+    def ok(self) -> bool:
+        """Completed with success."""
+        return self.completion is not None and self.completion.status & 0x7FF == 0
+
+    def wait(self) -> Pending:
+        """Until it is done, whatever its status. Raises Stuck."""
+        if self.completion is None:
+            self.sq.cq.wait(lambda: self.completion is not None, self.label)
+        return self
+
+    def check(self) -> Completion:
+        """Wait; the completion of a success. Raises CommandFailed and Stuck."""
+        self.wait()
+        assert self.completion
+        if not self.ok:
+            what = self.label if isinstance(self.command, bytes) else repr(self.command)
+            raise CommandFailed(what, self.completion)
+        return self.completion
+
+    def data(self) -> bytes:
+        """Wait for success, and a copy of its buffer."""
+        self.check()
+        assert self.buffer, "the command has no buffer"
+        return self.buffer.read()
+
+
+class CompletionQueue:
+    """A ring that the device fills. `entries` is its size; `vector` None means no interrupts.
+
+    `release` says when the head doorbell is written: after each entry, after all that were reaped
+    together, or only by `ring`. With `interrupts`, entries are looked for only after the vector was
+    raised; without, at any time.
+    """
+
+    def __init__(
+        self,
+        link: HostLink,
+        doorbells: Doorbells,
+        qid: int,
+        base: int,
+        entries: int,
+        *,
+        vector: int | None = None,
+        interrupts: bool = False,
+        release: Release = "batch",
+    ) -> None:
         self.qid = qid
-        self.sq_entries = sq_entries
-        self.cq_entries = cq_entries
-        self.sq_base = link.allocate(sq_entries * SQE_SIZE)
-        self.cq_base = link.allocate(cq_entries * CQE_SIZE)
+        self.base = base
+        self.entries = entries
+        self.vector = vector
+        self.interrupts = interrupts
+        self.release: Release = release
+        self.head = 0
+        """The next entry to look at."""
+        self.phase = 1
+        self.rung = 0
+        """What the head doorbell was last told."""
+        self.reaped = 0
+        """Entries reaped so far."""
+        self.sqs: dict[int, SubmissionQueue] = {}
         self._link = link
-        self._sq_doorbell = DOORBELLS + 8 * qid
-        self._cq_doorbell = self._sq_doorbell + 4
-        self._tail = 0
-        self._head = 0
-        self._phase = 1
-        self._outstanding: dict[int, Command] = {}
+        self._doorbells = doorbells
 
-    @property
-    def outstanding(self) -> int:
-        """Commands submitted and not reaped."""
-        return len(self._outstanding)
+    def peek(self) -> Completion | None:
+        """The next entry, if it is there. The dword with the phase tag is read first."""
+        addr = self.base + self.head * CQE_SIZE
+        if self._link.memory.load_u32(addr + 12) >> 16 & 1 != self.phase:
+            return None
+        return Completion.decode(self._link.memory.read(addr, CQE_SIZE))
 
-    @property
-    def full(self) -> bool:
-        """No further command may be submitted before one is reaped."""
-        return len(self._outstanding) >= self.sq_entries - 1
-
-    def submit(self, command: Command) -> None:
-        """Write one command, whose `cid` is not in use, and ring the doorbell. The queue must not
-        be full."""
-        assert not self.full and command.cid not in self._outstanding
-        self._outstanding[command.cid] = command
-        self._link.memory.write(self.sq_base + self._tail * SQE_SIZE, command.encode())
-        self._tail = (self._tail + 1) % self.sq_entries
-        self._link.write32(self._sq_doorbell, self._tail)
-
-    def reap(self) -> list[Completion]:
-        """All completions that are there, in order; their entries are given back with one write
-        of the doorbell."""
+    def reap(self, limit: int | None = None) -> list[Completion]:
+        """New entries in order, at most `limit`. Each finishes its command. Raises DeviceError if
+        an entry belongs to none."""
         found: list[Completion] = []
-        while True:
-            addr = self.cq_base + self._head * CQE_SIZE
-            if self._link.memory.load_u32(addr + 12) >> 16 & 1 != self._phase:
+        while limit is None or len(found) < limit:
+            entry = self.peek()
+            if entry is None:
                 break
-            entry = Completion.decode(self._link.memory.read(addr, CQE_SIZE))
-            self._head += 1
-            if self._head == self.cq_entries:
-                self._head, self._phase = 0, self._phase ^ 1
-            if self._outstanding.pop(entry.cid, None) is None:
-                raise DeviceError(f"queue {self.qid}: completion of CID {entry.cid}, not in use")
+            self.head += 1
+            if self.head == self.entries:
+                self.head, self.phase = 0, self.phase ^ 1
+            self.reaped += 1
+            if self.release == "entry":
+                self.ring()  # before SQHD is believed, as OSv does it
             found.append(entry)
-        if found:
-            self._link.write32(self._cq_doorbell, self._head)
+            self._complete(entry)
+        if found and self.release == "batch":
+            self.ring()
         return found
 
+    def _complete(self, entry: Completion) -> None:
+        sq = self.sqs.get(entry.sqid)
+        if sq is None:
+            raise DeviceError(
+                f"CQ {self.qid} has a completion for SQ {entry.sqid}, which is not bound to it: "
+                f"{entry}",
+                ref="Base 2.2, 4.2.1 (SQID)",
+            )
+        sq.complete(entry, self.reaped)
+
+    def ring(self) -> None:
+        """Release what was reaped: write the head doorbell."""
+        if self.rung != self.head:
+            self._doorbells.ring_head(self.qid, self.rung, self.head, self.entries)
+            self.rung = self.head
+
+    def service(self) -> None:
+        """What an interrupt handler, or a poller, does."""
+        if self.interrupts:
+            assert self.vector is not None
+            if not self._link.take_interrupts(self.vector):
+                return
+        self.reap()
+
+    def wait(self, done: Done, what: str, *, serve: bool = True) -> None:
+        """Until `done()`, serving this queue meanwhile unless told not to. Raises Stuck."""
+
+        def look() -> bool:
+            if serve:
+                self.service()
+            return done()
+
+        if not self._link.wait(look):
+            raise Stuck(f"{what} never came: {self._why()}", ref=PROGRESS)
+
+    def _why(self) -> str:
+        """What stands where, and what is there that nobody was told of."""
+        why = f"{self._link.name} is at rest; {self.state()}"
+        if self.interrupts and self.peek():
+            why += f"; an entry is there and vector {self.vector} was not raised"
+        storage = self._link.storage
+        if storage and storage.held():
+            why += f"; its storage still holds {storage.held()} operations back"
+        return why
+
     def state(self) -> str:
-        """The rings as this side knows them, for an error message."""
-        return (
-            f"queue {self.qid}: SQ tail {self._tail} of {self.sq_entries}, "
-            f"CQ head {self._head} of {self.cq_entries}, phase {self._phase}, "
-            f"{self.outstanding} outstanding"
+        """This ring and those of its submission queues, as this side knows them."""
+        waiting = self.peek() is not None
+        text = (
+            f"CQ {self.qid} ({self.entries} entries): head {self.head}, phase {self.phase}, "
+            f"head doorbell {self.rung}, {'an' if waiting else 'no'} entry to reap"
         )
+        return "; ".join([text, *(sq.state() for sq in self.sqs.values())])
 
 
-class DeviceError(Exception):
-    """The device did something it must not, or does not get on. One line for the user."""
+class SubmissionQueue:
+    """A ring that the driver fills; its completions go to `cq`. `entries` is its size.
+
+    `ring_each` writes the tail doorbell after each command; without, `ring` does for all.
+    """
+
+    def __init__(
+        self,
+        link: HostLink,
+        doorbells: Doorbells,
+        qid: int,
+        base: int,
+        entries: int,
+        cq: CompletionQueue,
+        *,
+        flow: Flow = "inflight",
+        cids: CidPolicy | None = None,
+        ring_each: bool = True,
+    ) -> None:
+        self.qid = qid
+        self.base = base
+        self.entries = entries
+        self.cq = cq
+        self.flow: Flow = flow
+        self.cids = cids or dense()
+        self.ring_each = ring_each
+        self.tail = 0
+        """Where the next entry goes."""
+        self.rung = 0
+        """What the tail doorbell was last told."""
+        self.head = 0
+        """The SQ Head Pointer of the last completion."""
+        self.outstanding: dict[int, Pending] = {}
+        """Submitted and not reaped, by CID."""
+        self._fetched = 0
+        self._written = 0
+        self._link = link
+        self._doorbells = doorbells
+        cq.sqs[qid] = self
+
+    @property
+    def room(self) -> bool:
+        """Another command may be written, by the queue's flow control."""
+        if self.flow == "inflight":
+            return len(self.outstanding) < self.entries - 1
+        return self._written - self._fetched < self.entries - 1 and len(self.outstanding) < CIDS
+
+    def submit(
+        self,
+        command: Command | bytes,
+        *,
+        cid: int | None = None,
+        buffer: Buffer | None = None,
+    ) -> Pending:
+        """Write one command, which needs room, and ring if the queue rings for each.
+
+        `command` is a declared one, or any 64 bytes; its CID is replaced by `cid`, or by what the
+        queue's policy chooses. `buffer` is kept until the command is done.
+        """
+        assert self.room, f"no room: {self.state()}"
+        if cid is None:
+            cid = self.cids(self.outstanding)
+        assert cid not in self.outstanding, f"CID {cid:#x} is in use"
+        entry = bytearray(command if isinstance(command, bytes) else command.encode())
+        assert len(entry) == SQE_SIZE
+        entry[2:4] = cid.to_bytes(2, "little")
+        pending = self.outstanding[cid] = Pending(self, cid, command, buffer)
+        self._link.memory.write(self.base + self.tail * SQE_SIZE, bytes(entry))
+        self.tail = (self.tail + 1) % self.entries
+        self._written += 1
+        if self.ring_each:
+            self.ring()
+        return pending
+
+    def ring(self) -> None:
+        """Tell the device of everything that was written: the tail doorbell."""
+        if self.rung != self.tail:
+            self._doorbells.ring_tail(self.qid, self.rung, self.tail, self.entries)
+            self.rung = self.tail
+
+    def complete(self, entry: Completion, number: int) -> None:
+        """A completion of this queue was reaped. Raises DeviceError."""
+        if entry.sqhd >= self.entries:
+            raise DeviceError(
+                f"SQHD {entry.sqhd} of SQ {self.qid}, which has {self.entries} entries: {entry}",
+                ref="Base 2.2, 4.2.1 (SQHD)",
+            )
+        moved = (entry.sqhd - self.head) % self.entries
+        if moved > self._written - self._fetched:
+            raise DeviceError(
+                f"SQHD of SQ {self.qid} went from {self.head} to {entry.sqhd}, past the "
+                f"{self._written - self._fetched} entries that were written: {entry}",
+                ref="Base 2.2, 4.2.1 (SQHD)",
+            )
+        self._fetched += moved
+        self.head = entry.sqhd
+        pending = self.outstanding.pop(entry.cid, None)
+        if pending is None:
+            raise DeviceError(
+                f"SQ {self.qid} has no outstanding command with the CID {entry.cid:#x} of this "
+                f"completion: {entry}",
+                ref="Base 2.2, 4.2.1 (CID)",
+            )
+        pending.completion = entry
+        pending.number = number
+
+    def wait_for_room(self) -> None:
+        """Until another command may be written. Raises Stuck."""
+        if not self.room:
+            self.ring()
+            self.cq.wait(lambda: self.room, f"room in SQ {self.qid}")
+
+    def wait_all(self) -> None:
+        """Until nothing is outstanding. Raises Stuck."""
+        self.ring()
+        if self.outstanding:
+            self.cq.wait(
+                lambda: not self.outstanding, f"the last of {len(self.outstanding)} completions"
+            )
+
+    def state(self) -> str:
+        """The ring as this side knows it."""
+        cids = ", ".join(f"{cid:#x}" for cid in list(self.outstanding)[:8])
+        more = ", ..." if len(self.outstanding) > 8 else ""
+        return (
+            f"SQ {self.qid} ({self.entries} entries): tail {self.tail}, tail doorbell {self.rung}, "
+            f"last SQHD {self.head}, {len(self.outstanding)} outstanding"
+            + (f" (CID {cids}{more})" if cids else "")
+        )

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from nvmelab.host.driver import CommandFailed, Driver
-from nvmelab.host.queues import DeviceError, Qpair
-from nvmelab.spec.commands import Command
-from nvmelab.spec.nvm import Flush, Read, Write
+from nvmelab.host.buffers import Buffer
+from nvmelab.host.driver import Controller
+from nvmelab.host.errors import DeviceError
+from nvmelab.host.qpair import Qpair
+from nvmelab.host.queues import Pending
 
 
 class Report(msgspec.Struct):
@@ -39,107 +40,92 @@ class Workload:
 
     def __init__(
         self,
-        driver: Driver,
+        controller: Controller,
         qpairs: list[Qpair],
         *,
-        nsid: int,
-        block: int,
-        blocks: int,
+        nsid: int = 1,
         chunk: int = 4096,
         writes: int = 2000,
         seed: int = 1,
     ) -> None:
-        assert chunk <= 4096 and chunk % block == 0, "a chunk is one PRP"
-        self._driver = driver
+        self._namespace = controller.namespace(nsid)
+        block = self._namespace.block
+        assert chunk % block == 0
+        self._link = controller.link
         self._qpairs = qpairs
         self._nsid = nsid
         self._nlb = chunk // block
         self._chunk = chunk
-        self._chunks = blocks // self._nlb
+        self._chunks = self._namespace.blocks // self._nlb
         self._writes = writes
         self._seed = seed
         self._random = random.Random(seed)
         self._version: dict[int, int] = {}
         self.report = Report()
-        slots = max(qpair.sq_entries for qpair in qpairs) - 1
-        self._buffers = {
-            (qpair.qid, cid): driver.link.allocate(chunk)
+        self._buffers = [
+            controller.buffer(chunk)
             for qpair in qpairs
-            for cid in range(slots)
-        }
+            for _ in range(2 * qpair.sq.entries)  # as many as may be outstanding, with any flow
+        ]
 
     def run(self) -> Report:
         """Do it."""
         self._write_phase()
         for qpair in self._qpairs:
-            self._driver.run(qpair, Flush(nsid=self._nsid))
+            qpair.flush(self._nsid).check()
             self.report.commands += 1
         self._read_phase()
         return self.report
 
     def _write_phase(self) -> None:
-        memory = self._driver.link.memory
-
-        def command(chunk: int, cid: int, buffer: int) -> Command:
-            version = self._version.get(chunk, 0) + 1
-            self._version[chunk] = version
-            memory.write(buffer, _content(self._seed, chunk, version, self._chunk))
+        def submit(qpair: Qpair, chunk: int, buffer: Buffer) -> Pending:
+            version = self._version[chunk] = self._version.get(chunk, 0) + 1
+            buffer.write(_content(self._seed, chunk, version, self._chunk))
             self.report.written += self._chunk
-            slba = chunk * self._nlb
-            return Write(cid=cid, nsid=self._nsid, prp1=buffer, slba=slba, nlb=self._nlb)
+            return qpair.write(self._nsid, slba=chunk * self._nlb, nlb=self._nlb, buffer=buffer)
 
         # Two writes of one chunk must not be outstanding together: which one wins is undefined.
-        self._each([self._random.randrange(self._chunks) for _ in range(self._writes)], command)
+        self._each([self._random.randrange(self._chunks) for _ in range(self._writes)], submit)
 
     def _read_phase(self) -> None:
-        memory = self._driver.link.memory
+        def submit(qpair: Qpair, chunk: int, buffer: Buffer) -> Pending:
+            buffer.fill()
+            return qpair.read(self._nsid, slba=chunk * self._nlb, nlb=self._nlb, buffer=buffer)
 
-        def command(chunk: int, cid: int, buffer: int) -> Command:
-            memory.write(buffer, bytes(self._chunk))
-            slba = chunk * self._nlb
-            return Read(cid=cid, nsid=self._nsid, prp1=buffer, slba=slba, nlb=self._nlb)
-
-        def check(chunk: int, buffer: int) -> None:
+        def check(chunk: int, buffer: Buffer) -> None:
             wanted = _content(self._seed, chunk, self._version[chunk], self._chunk)
-            if memory.read(buffer, self._chunk) != wanted:
-                raise DeviceError(f"LBA {chunk * self._nlb:#x}: other data than was written")
+            if buffer.read() != wanted:
+                raise DeviceError(
+                    f"LBA {chunk * self._nlb:#x}: other data than was written",
+                    ref="NVM Command Set 1.2, 3.3.4 and 3.3.6",
+                )
             self.report.verified += self._chunk
 
-        self._each(sorted(self._version), command, check)
+        self._each(sorted(self._version), submit, check)
 
     def _each(
         self,
         chunks: list[int],
-        command: Callable[[int, int, int], Command],
-        check: Callable[[int, int], None] | None = None,
+        submit: Callable[[Qpair, int, Buffer], Pending],
+        check: Callable[[int, Buffer], None] | None = None,
     ) -> None:
         """A command for each chunk, all queue pairs as full as they may be."""
         todo = chunks[::-1]
-        free = {qpair.qid: list(range(qpair.sq_entries - 1)) for qpair in self._qpairs}
-        flying: dict[tuple[int, int], tuple[int, Command]] = {}
-        busy: set[int] = set()
+        flying: dict[int, Pending] = {}
         while todo or flying:
             for qpair in self._qpairs:
-                while todo and not qpair.full and todo[-1] not in busy:
+                while todo and qpair.sq.room and self._buffers and todo[-1] not in flying:
                     chunk = todo.pop()
-                    cid = free[qpair.qid].pop()
-                    buffer = self._buffers[qpair.qid, cid]
-                    busy.add(chunk)
-                    flying[qpair.qid, cid] = chunk, command(chunk, cid, buffer)
-                    qpair.submit(flying[qpair.qid, cid][1])
+                    flying[chunk] = submit(qpair, chunk, self._buffers.pop())
             self.report.most_outstanding = max(self.report.most_outstanding, len(flying))
-            waited = False
+            next(iter(flying.values())).wait()
             for qpair in self._qpairs:
-                if not qpair.outstanding:
-                    continue
-                done = qpair.reap() if waited else self._driver.wait(qpair)
-                waited = True
-                for completion in done:
-                    chunk, sent = flying.pop((qpair.qid, completion.cid))
-                    if completion.status:
-                        raise CommandFailed(sent, completion)
-                    if check:
-                        check(chunk, self._buffers[qpair.qid, completion.cid])
-                    busy.discard(chunk)
-                    free[qpair.qid].append(completion.cid)
-                    self.report.commands += 1
+                qpair.cq.service()
+            for chunk in [chunk for chunk, pending in flying.items() if pending.done]:
+                pending = flying.pop(chunk)
+                pending.check()
+                assert pending.buffer
+                if check:
+                    check(chunk, pending.buffer)
+                self._buffers.append(pending.buffer)
+                self.report.commands += 1

@@ -8,6 +8,11 @@ from typing import Protocol
 from nvmelab.memory import GuestMemory
 
 
+class LinkError(Exception):
+    """There is no device at the other end, or it is gone. One line for the user: what, and what to
+    do next."""
+
+
 class PciFunction(Protocol):
     """A PCI function that somebody else places on a bus: all that a link knows of a device.
 
@@ -55,30 +60,102 @@ class PciFunction(Protocol):
         ...
 
 
+class HostMemory(Protocol):
+    """Memory that driver and device share, at the device's bus addresses. `GuestMemory` is one."""
+
+    def read(self, addr: int, length: int) -> bytes:
+        """A copy of `length` bytes."""
+        ...
+
+    def write(self, addr: int, data: bytes) -> None: ...
+
+    def load_u32(self, addr: int) -> int:
+        """One aligned 4-byte load."""
+        ...
+
+    def store_u32(self, addr: int, value: int) -> None:
+        """One aligned 4-byte store."""
+        ...
+
+
+class Storage(Protocol):
+    """The storage behind a device, whose completions a tester may hold back.
+
+    While `hold` is False, everything that the device asks of it ends by itself. While it is True,
+    each operation waits until it is released, in any order; other traffic goes on.
+    """
+
+    hold: bool
+
+    def held(self) -> int:
+        """How many operations wait to be released."""
+        ...
+
+    def release(self, index: int = 0) -> None:
+        """Let one of them be done, counted from the oldest. Raises IndexError."""
+        ...
+
+
 class HostLink(Protocol):
-    """How a driver reaches a device: registers of BAR0, memory both can see, interrupts, time."""
+    """How a driver reaches a device: BAR0, configuration space, shared memory, interrupts, time.
 
-    memory: GuestMemory
-    """Memory that the device can reach, at its bus addresses."""
+    Bus mastering is on and MSI-X is enabled, every vector unmasked. All methods raise LinkError
+    when the device is gone.
+    """
 
-    def read32(self, offset: int) -> int: ...
+    name: str
+    """What is at the other end, such as `QEMU 5.2.0`."""
 
-    def read64(self, offset: int) -> int: ...
+    @property
+    def memory(self) -> HostMemory:
+        """Memory that both sides can reach."""
+        ...
 
-    def write32(self, offset: int, value: int) -> None: ...
+    vectors: int
+    """Number of MSI-X vectors."""
 
-    def write64(self, offset: int, value: int) -> None: ...
+    storage: Storage | None
+    """None where the link has no hand on it."""
+
+    def read(self, offset: int, size: int) -> int:
+        """A read of 4 or 8 bytes of BAR0."""
+        ...
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """A write of 4 or 8 bytes of BAR0. The device need not have seen it on return."""
+        ...
+
+    def config_read(self, offset: int, size: int) -> int:
+        """A read of 1, 2 or 4 bytes of the function's configuration space."""
+        ...
+
+    def config_write(self, offset: int, size: int, value: int) -> None: ...
 
     def allocate(self, size: int) -> int:
         """The bus address of `size` bytes of zeroed memory, aligned to 4 KiB. Raises MemoryError
         if there is no more."""
         ...
 
-    def progress(self) -> bool:
-        """Let the device go on for a while. False if it has nothing left to do: waiting longer
-        would be in vain."""
+    def free_all(self) -> None:
+        """Take back everything that was allocated. The device must not use it any more."""
+        ...
+
+    def wait(self, done: Callable[[], bool]) -> bool:
+        """Let the device go on until `done()`. False if it came to rest before: nothing is left
+        that could change what it does, as far as the link can know, or the link's own limit of
+        time has passed without any change."""
+        ...
+
+    def settle(self) -> None:
+        """Let the device do everything that it can do now. Where nothing says that it is at rest,
+        this is a good while: that something has not happened afterwards is a hint, not a proof."""
         ...
 
     def take_interrupts(self, vector: int) -> int:
-        """How often the MSI-X vector was raised since this was last asked."""
+        """How often the MSI-X vector was raised since this was last asked; where a link cannot
+        count, 1 if at all."""
+        ...
+
+    def close(self) -> None:
+        """End the connection, and whatever the link has started. Safe to call twice."""
         ...

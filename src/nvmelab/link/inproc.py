@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from nvmelab.link.base import PciFunction
+from collections.abc import Callable
+
+from nvmelab.limits import INPROC_TURNS_MAX
+from nvmelab.link.base import PciFunction, Storage
+from nvmelab.link.pci import enable_function
 from nvmelab.memory import GuestMemory
 
 _BASE = 0x1000_0000
@@ -12,38 +16,46 @@ _PAGE = 4096
 class InprocLink:
     """A `HostLink` to a PCI function in this process, with `size` bytes of memory between them.
 
-    The device does nothing between two calls of `progress`. Bus mastering and MSI-X are enabled
-    here, as an operating system would do before it hands the function to a driver.
+    The device does nothing between two calls of `wait` or `settle`. `storage` is the hand on the
+    device's storage, if there is one.
     """
 
-    def __init__(self, function: PciFunction, *, size: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        function: PciFunction,
+        *,
+        size: int = 64 << 20,
+        storage: Storage | None = None,
+        name: str = "in-process controller",
+    ) -> None:
+        self.name = name
+        self.storage = storage
+        self.vectors = function.vectors
         self._function = function
         self.memory: GuestMemory = function.memory
-        self.memory.map(_BASE, bytearray(size))
+        self._ram = bytearray(size)
+        self.memory.map(_BASE, self._ram)
         self._next, self._end = _BASE, _BASE + size
         self._raised = [0] * function.vectors
+        self._writes = 0
         function.interrupt = self._raise
-        command = int.from_bytes(function.config_read(4, 2), "little") | 0b110
-        function.config_write(4, command.to_bytes(2, "little"))
-        at = function.config_read(0x34, 1)[0]
-        while function.config_read(at, 1)[0] != 0x11:
-            at = function.config_read(at + 1, 1)[0]
-        function.config_write(at + 3, b"\x80")
+        enable_function(self)
 
     def _raise(self, vector: int) -> None:
         self._raised[vector] += 1
 
-    def read32(self, offset: int) -> int:
-        return self._function.bar_read(0, offset, 4)
+    def read(self, offset: int, size: int) -> int:
+        return self._function.bar_read(0, offset, size)
 
-    def read64(self, offset: int) -> int:
-        return self._function.bar_read(0, offset, 8)
+    def write(self, offset: int, size: int, value: int) -> None:
+        self._writes += 1
+        self._function.bar_write(0, offset, size, value)
 
-    def write32(self, offset: int, value: int) -> None:
-        self._function.bar_write(0, offset, 4, value)
+    def config_read(self, offset: int, size: int) -> int:
+        return int.from_bytes(self._function.config_read(offset, size), "little")
 
-    def write64(self, offset: int, value: int) -> None:
-        self._function.bar_write(0, offset, 8, value)
+    def config_write(self, offset: int, size: int, value: int) -> None:
+        self._function.config_write(offset, value.to_bytes(size, "little"))
 
     def allocate(self, size: int) -> int:
         addr, end = self._next, self._next + -(-size // _PAGE) * _PAGE
@@ -52,9 +64,29 @@ class InprocLink:
         self._next = end
         return addr
 
-    def progress(self) -> bool:
-        return self._function.run()
+    def free_all(self) -> None:
+        used = self._next - _BASE
+        self._ram[:used] = bytes(used)
+        self._next = _BASE
+
+    def wait(self, done: Callable[[], bool]) -> bool:
+        for _ in range(INPROC_TURNS_MAX):
+            if done():
+                return True
+            before = self._writes
+            if not self._function.run():
+                if done():
+                    return True
+                if self._writes == before:  # looking was all it did: no doorbell was rung
+                    return False
+        return False
+
+    def settle(self) -> None:
+        self.wait(lambda: False)
 
     def take_interrupts(self, vector: int) -> int:
         count, self._raised[vector] = self._raised[vector], 0
         return count
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,57 @@
+"""Telling a device how far a ring has got: by its doorbell, or by the shadow of it.
+
+NVMe over PCIe Transport 1.2, 3.1.2 (doorbells); Base 2.2, 5.2.5 and Annex B.5 (shadow doorbells).
+"""
+
+from __future__ import annotations
+
+from nvmelab.link.base import HostLink
+from nvmelab.spec.registers import DOORBELLS
+
+
+class Doorbells:
+    """The doorbells of one controller, whose stride is `4 << dstrd` bytes."""
+
+    def __init__(self, link: HostLink, dstrd: int) -> None:
+        self._link = link
+        self._shift = 2 + dstrd
+        self._shadow = 0
+        self._event_index = 0
+        self.writes = 0
+        """Writes to the doorbell registers so far."""
+
+    def use_shadow(self, shadow: int, event_index: int) -> None:
+        """From now on, use the shadow doorbell and EventIdx buffers at these addresses."""
+        self._shadow, self._event_index = shadow, event_index
+
+    @property
+    def shadowed(self) -> bool:
+        return bool(self._shadow)
+
+    def ring_tail(self, qid: int, old: int, new: int, entries: int) -> None:
+        """The tail of SQ `qid`, of that many entries, has moved from `old` to `new`."""
+        self._ring(2 * qid, old, new, entries)
+
+    def ring_head(self, qid: int, old: int, new: int, entries: int) -> None:
+        """The head of CQ `qid` has moved."""
+        self._ring(2 * qid + 1, old, new, entries)
+
+    def _ring(self, index: int, old: int, new: int, entries: int) -> None:
+        # The admin queue's doorbell is always written as well: a device that looks at its shadow
+        # only is as legal as one that does not look at all (drivers of the field leave it out).
+        if self._shadow:
+            at = index << self._shift
+            self._link.memory.store_u32(self._shadow + at, new)
+            # Read after the store: a device that publishes its EventIdx and then looks at the
+            # shadow once more sees this value, or we see its EventIdx. (x86-64 may pass a load
+            # before an earlier store; the interpreter's own atomic operations between the two
+            # are full fences.)
+            event_index = self._link.memory.load_u32(self._event_index + at)
+            if index > 1 and (new - event_index) % entries > (new - old) % entries:
+                return
+        self.write(index, new)
+
+    def write(self, index: int, value: int) -> None:
+        """Write the register: index 2y is the tail of SQ y, 2y + 1 the head of CQ y."""
+        self.writes += 1
+        self._link.write(DOORBELLS + (index << self._shift), 4, value)

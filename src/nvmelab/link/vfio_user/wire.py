@@ -4,8 +4,8 @@ A message is a header of 16 bytes and a payload; both are in the host's byte ord
 of a BAR access, which is little-endian. Descriptors travel beside a message as SCM_RIGHTS.
 Source: the protocol document in QEMU's docs/interop/vfio-user.rst, as of 11.1.
 
-The server's half only: commands come in, replies go out. No command of the server's own
-(DMA_READ, DMA_WRITE) is sent. Nothing here knows what a message means.
+`FrameReader` and `ReplyWriter` are the server's: commands come in, replies go out, and no command
+of its own (DMA_READ, DMA_WRITE) is sent. Nothing here knows what a message means.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ DEVICE_GET_IRQ_INFO = 7
 DEVICE_SET_IRQS = 8
 REGION_READ = 9
 REGION_WRITE = 10
+DMA_READ = 11
+DMA_WRITE = 12
 DEVICE_RESET = 13
 
 
@@ -86,6 +88,8 @@ SET_IRQS = struct.Struct("=IIIII")
 """argsz, flags, index, start, count."""
 ACCESS = struct.Struct("=QII")
 """Offset in the region, region, count; the data follows."""
+DMA_ACCESS = struct.Struct("=QQ")
+"""Bus address, count; the data follows."""
 
 _REPLY_ACCESS = struct.Struct("=HHIIIQII")
 # Plain numbers: an operation on a member of socket.MsgFlag takes microseconds.

@@ -21,7 +21,8 @@ FORBIDDEN = {
     "host": {"device", "storage", "qemu", "cli", "report", "service"},
     "storage": {"device", "host", "link", "qemu", "cli", "report", "service", "spec", "trace"},
     "trace": {"device", "host", "link", "qemu", "cli", "report", "service", "storage"},
-    "link": {"host", "qemu", "cli", "report", "service", "storage", "device"},
+    "link": {"host", "qemu", "cli", "report", "service", "storage", "device", "suite"},
+    "suite": {"device", "storage", "qemu", "cli", "report", "service", "targets", "trace"},
     "qemu": {"device", "host", "link", "cli", "report", "service", "storage"},
 }
 

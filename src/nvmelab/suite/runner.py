@@ -1,0 +1,112 @@
+"""Runs checks on a target, one after the other, each on a controller that was just started.
+
+A check that does not pass may leave a device behind that is stuck, or gone: the next one gets a
+link of its own. The others share one, because starting a QEMU costs more than most checks.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from nvmelab.host.driver import Controller
+from nvmelab.host.errors import DeviceError
+from nvmelab.link.base import HostLink, LinkError
+from nvmelab.suite.base import Bench, Check, Finding, Skip
+
+Outcome = Literal["pass", "finding", "skipped", "error"]
+Open = Callable[[], HostLink]
+"""Opens the target anew. Raises LinkError."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What became of one check."""
+
+    id: str
+    result: Outcome
+    expected: str
+    seen: str
+    ref: str
+    known: str = ""
+    """Why this finding is expected of this device, from an expectations file."""
+
+
+def select(checks: Iterable[Check], patterns: Sequence[str]) -> list[Check]:
+    """The checks that any of the patterns names: a group, an id, or a wildcard over ids. Raises
+    LookupError with a pattern that names none."""
+    checks = list(checks)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {
+            check.id
+            for check in checks
+            if check.group == pattern or fnmatch.fnmatchcase(check.id, pattern)
+        }
+        if not found:
+            raise LookupError(pattern)
+        chosen |= found
+    return [check for check in checks if not patterns or check.id in chosen]
+
+
+class Runner:
+    """Runs checks. `name` is what the link calls the device, once it was opened."""
+
+    def __init__(self, open_link: Open, *, seed: int) -> None:
+        self._open = open_link
+        self._seed = seed
+        self._link: HostLink | None = None
+        self.name = ""
+
+    def run(self, checks: Iterable[Check]) -> Iterator[Result]:
+        """Each check's result, as it comes. Raises LinkError if the target cannot be opened at
+        first."""
+        try:
+            self._connect()
+            for check in checks:
+                yield self._run(check)
+        finally:
+            self._drop()
+
+    def _connect(self) -> HostLink:
+        if self._link is None:
+            self._link = self._open()
+            self.name = self._link.name
+        return self._link
+
+    def _drop(self) -> None:
+        if self._link:
+            link, self._link = self._link, None
+            link.close()
+
+    def _run(self, check: Check) -> Result:
+        outcome: Outcome = "pass"
+        expected, seen, ref = check.expected, "as expected", check.ref
+        try:
+            nvme = Controller(self._connect())
+            nvme.start()
+            check.run(Bench(nvme, check.id, self._seed))
+        except Finding as finding:
+            outcome, seen = "finding", str(finding)
+            expected, ref = finding.expected or expected, finding.ref or ref
+        except DeviceError as error:
+            outcome, seen, ref = "finding", str(error), error.ref or ref
+        except Skip as skip:
+            outcome, seen = "skipped", str(skip)
+        except LinkError as error:
+            outcome, seen = "error", str(error)
+        except (
+            ArithmeticError,
+            AssertionError,
+            LookupError,
+            MemoryError,
+            TypeError,
+            ValueError,
+        ) as bug:
+            words = f"{type(bug).__name__}: {bug}".strip(": ")
+            outcome, seen = "error", f"a bug of nvmelab, please report it: {words}"
+        if outcome in ("finding", "error"):
+            self._drop()
+        return Result(check.id, outcome, expected, seen, ref)

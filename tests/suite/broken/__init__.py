@@ -1,0 +1,12 @@
+"""Controllers with one planted fault each, by the check that must find it.
+
+Each module has the variants for the checks of one module of the suite. A variant is our controller
+with a step changed, not a flag that a check could know.
+"""
+
+from __future__ import annotations
+
+from nvmelab.device.controller import Controller
+from tests.suite.broken import rings
+
+BROKEN: dict[str, list[type[Controller]]] = {**rings.BROKEN}

@@ -18,6 +18,7 @@ from nvmelab.host.driver import Controller
 from nvmelab.host.qpair import Qpair
 from nvmelab.host.queues import Pending
 from nvmelab.link.base import Storage
+from nvmelab.suite.base import Bench, check
 
 Order = Callable[[random.Random, int], int]
 """Which of that many held operations, counted from the oldest, is released next."""
@@ -128,3 +129,117 @@ class _Load:
     def report(self, *, hang: bool) -> Run:
         state = self._qpair.state() if hang else ""
         return Run(hang, self._commands, self._most, state)
+
+
+REF = "Base 2.2, 3.3.1.2 (derived: entries below the tail that was rung are consumed)"
+
+
+@check(
+    "overcommit.silence",
+    ref=REF,
+    expected="every command completes although the driver rings no more: queues of 3 to 8 and 16, "
+    "completion queues of the same size and of 16",
+)
+def silence(bench: Bench) -> None:
+    """More commands outstanding than the queue has entries, then no further doorbell."""
+    bench.storage()
+    for entries in (3, 4, 5, 6, 7, 8, 16):
+        for cq_entries in sorted({entries, 16}):
+            if max(entries, cq_entries) > bench.nvme.cap.mqes:
+                continue
+            run = overcommit(
+                bench.nvme, entries=entries, cq_entries=cq_entries, seed=bench.seed, bursts=2
+            )
+            bench.expect(
+                not run.hang,
+                f"after {run.commands} commands, at most {run.most_outstanding} outstanding, a "
+                f"command that was rung is left behind: {run.state}",
+            )
+
+
+@check(
+    "overcommit.every-order",
+    ref=REF,
+    expected="six commands in a queue of 3 entries complete, in whatever order their data comes",
+)
+def every_order(bench: Bench) -> None:
+    """Every order in which the storage can finish the commands of an over-committed queue."""
+    storage = bench.storage()
+    for cq_entries in (3, 8):
+        if max(3, cq_entries) > bench.nvme.cap.mqes:
+            continue
+        orders = _Orders()
+        qpair = bench.nvme.create_qpair(entries=3, cq_entries=cq_entries, flow="sqhd")
+        storage.hold = True
+        try:
+            while orders.begin():
+                stuck = _one_order(bench, storage, qpair, orders)
+                bench.expect(
+                    not stuck,
+                    f"with {cq_entries} CQ entries, releasing {orders.words()}, a command is left "
+                    f"behind: {stuck}",
+                )
+        finally:
+            storage.hold = False
+            while storage.held():
+                storage.release()
+        bench.nvme.delete_qpair(qpair)
+
+
+class _Orders:
+    """All sequences of choices, one after the other, each as a run that asks `choose`."""
+
+    def __init__(self) -> None:
+        self._choices: list[tuple[int, int]] = []
+        """(chosen, of how many) of the run before, then of this one."""
+        self._at = 0
+        self._begun = False
+
+    def begin(self) -> bool:
+        """The next run; False if there is none left."""
+        if self._begun:
+            while self._choices and self._choices[-1][0] + 1 == self._choices[-1][1]:
+                self._choices.pop()
+            if not self._choices:
+                return False
+            chosen, options = self._choices.pop()
+            self._choices.append((chosen + 1, options))
+        self._begun, self._at = True, 0
+        return True
+
+    def choose(self, options: int) -> int:
+        if self._at == len(self._choices):
+            self._choices.append((0, options))
+        self._at += 1
+        return min(self._choices[self._at - 1][0], options - 1)
+
+    def words(self) -> str:
+        return ", ".join(f"{chosen} of {options}" for chosen, options in self._choices)
+
+
+def _one_order(bench: Bench, storage: Storage, qpair: Qpair, orders: _Orders) -> str:
+    """Six reads, the fewest that can hang, spread over the namespaces; where it hung, or nothing.
+
+    To different namespaces, because QEMU's NBD client keeps the order of one connection.
+    """
+    namespaces = bench.nvme.active_namespaces()
+    buffer = bench.nvme.buffer(4096)
+    submitted = 0
+    pending: list[Pending] = []
+    while len(pending) < 6 or qpair.outstanding:
+        while len(pending) < 6 and qpair.sq.room:
+            nsid = namespaces[submitted % len(namespaces)]
+            pending.append(qpair.read(nsid, slba=submitted, buffer=buffer))
+            submitted += 1
+        bench.link.settle()
+        if storage.held():
+            storage.release(orders.choose(storage.held()))
+            bench.link.settle()
+            qpair.cq.reap()
+        elif not qpair.cq.reap() and not bench.link.wait(
+            lambda: storage.held() > 0 or qpair.cq.peek() is not None
+        ):
+            return qpair.state()
+    for command in pending:
+        command.check()
+    return ""

@@ -27,6 +27,7 @@ import msgspec
 from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
+from nvmelab.host.driver import Controller as HostController
 from nvmelab.limits import QEMU_START_S
 from nvmelab.link.base import HostLink, HostMemory, LinkError, Storage
 from nvmelab.link.inproc import InprocLink
@@ -119,6 +120,22 @@ def open_target(target: Target, *, controller: MakeController = sound_controller
                 return _qemu_vfio_user(target, controller)
     except (QemuError, ServerError) as error:
         raise LinkError(str(error)) from None
+
+
+def connect(target: str = "inproc", *qemu: str) -> HostController:
+    """A started controller: enabled, identified as NVMe, the number of I/O queues agreed on.
+
+    `target` is as for `nvmelab test`; `qemu` are words for QEMU's command line. Raises TargetError,
+    LinkError and DeviceError, with nothing left behind.
+    """
+    link = open_target(parse_target(target, qemu))
+    try:
+        controller = HostController(link)
+        controller.start()
+    except BaseException:
+        link.close()
+        raise
+    return controller
 
 
 def _our_function(controller: MakeController) -> tuple[HeldWorker, NvmeFunction]:

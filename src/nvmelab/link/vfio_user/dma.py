@@ -11,22 +11,17 @@ protocol. Both are refused here, with RamUnreachable:
   so what the guest writes is not in the file;
 * anonymous RAM: no descriptor comes.
 
-The peer is trusted in one respect. A file that it cuts short after the mapping turns the next
-access into SIGBUS, which ends this process. Where the file can be sealed (a memfd), it is sealed
-against that; QEMU's memfd is sealed by itself. Other files (a file on disk, hugetlbfs, a file
-system that runs full) stay open to it.
+The peer is trusted in one respect: see `mapping.py`.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import mmap
 import os
-import stat
 from bisect import bisect_right
 
 from nvmelab.limits import DMA_REGIONS_MAX
+from nvmelab.link.vfio_user.mapping import map_shared
 from nvmelab.link.vfio_user.wire import Refused
 from nvmelab.memory import GuestMemory
 
@@ -96,7 +91,7 @@ class DmaRegions:
                 raise Refused(errno.ENOTSUP, "DMA_MAP of a file that must not be mapped")
             private = self._is_private(fd)
             if not private:
-                buffer = _mapped(fd, offset, size, writable)
+                buffer = map_shared(fd, offset, size, writable=writable, what="DMA_MAP")
                 self._memory.map(address, buffer, writable=writable)
         self._starts.insert(at, address)
         reachable = fd is not None and not private
@@ -145,11 +140,8 @@ class DmaRegions:
         return at
 
     def _is_private(self, fd: int) -> bool:
-        """The peer has the file mapped privately. Raises Refused if it is no file."""
+        """The peer has the file mapped privately."""
         file = os.fstat(fd)
-        if not stat.S_ISREG(file.st_mode):
-            # The size of anything else says nothing about what may be touched.
-            raise Refused(errno.EINVAL, "DMA_MAP of a descriptor that is no regular file or memfd")
         key = (file.st_dev, file.st_ino)
         if key in self._known_shared:
             return False
@@ -157,35 +149,6 @@ class DmaRegions:
             return True
         self._known_shared.add(key)
         return False
-
-
-def _mapped(fd: int, offset: int, size: int, writable: bool) -> memoryview:
-    """A shared mapping of `size` bytes of the file. It ends when nobody refers to the view any
-    more. (Python's mmap keeps a duplicate of the descriptor until then.) Raises Refused."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-    except OSError:
-        pass  # No memfd, or sealed already, or not to be sealed. See the head of the file.
-    file = os.fstat(fd)
-    if offset + size > file.st_size:
-        raise Refused(
-            errno.EINVAL,
-            f"DMA_MAP of {size:#x} bytes from {offset:#x} of a file of {file.st_size:#x}",
-        )
-    # A mapping begins at a page of the file. Those of hugetlbfs are as large as its blocks, and
-    # QEMU cuts RAM at 0xa0000 and 0xc0000 whatever they are.
-    page = mmap.ALLOCATIONGRANULARITY
-    before = offset % (file.st_blksize if file.st_blksize % page == 0 else page)
-    protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-    try:
-        mapping = mmap.mmap(
-            fd, before + size, flags=mmap.MAP_SHARED, prot=protection, offset=offset - before
-        )
-    except OSError as error:
-        raise Refused(error.errno or errno.ENOMEM, f"DMA_MAP: mmap: {error.strerror}") from None
-    except (ValueError, OverflowError) as error:
-        raise Refused(errno.EINVAL, f"DMA_MAP: mmap: {error}") from None
-    return memoryview(mapping)[before:]
 
 
 def _mapped_privately(pid: int, file: os.stat_result) -> bool:

@@ -56,19 +56,13 @@ __all__ = ["Server", "ServerError"]
 
 _log = logging.getLogger("nvmelab.vfio_user")
 
-# Regions: 0 to 5 are the BARs, 6 the ROM, 7 configuration space, 8 VGA.
-CONFIG_REGION = 7
+CONFIG_REGION = wire.CONFIG_REGION
 REGIONS = 9
 CONFIG_BYTES = 256
 
 DOORBELL_PAGE = 0x1000
 """Offset of the doorbell page in BAR0, and of its copy in the file that stands for it; its size
 too."""
-
-# Flags of DEVICE_GET_INFO and DEVICE_GET_REGION_INFO.
-_DEVICE_RESET, _DEVICE_PCI = 0x1, 0x2
-_READ_WRITE, _MMAP, _CAPABILITIES = 0x3, 0x4, 0x8
-_SPARSE_MMAP_ID = 1
 
 # QEMU takes a VERSION reply no longer than its own request, 214 bytes.
 _CAPABILITIES_JSON = (
@@ -380,7 +374,8 @@ class Server:
         # sees it. It has mapped the guest's RAM by now.
         client.dma.check_ram()
         size = wire.DEVICE_INFO.size
-        return wire.DEVICE_INFO.pack(size, _DEVICE_RESET | _DEVICE_PCI, REGIONS, irq.TYPES), ()
+        flags = wire.DEVICE_RESETS | wire.DEVICE_PCI
+        return wire.DEVICE_INFO.pack(size, flags, REGIONS, irq.TYPES), ()
 
     def _device_get_region_info(self, _client: _Client, payload: bytes, _fds: list[int]) -> _Answer:
         argsz, _, index, _, _, _ = wire.REGION_INFO.unpack_from(payload)
@@ -390,15 +385,16 @@ class Server:
             raise Refused(errno.EINVAL, f"DEVICE_GET_REGION_INFO of region {index}")
         extent = CONFIG_BYTES if index == CONFIG_REGION else self._function.bars.get(index, 0)
         if index != 0 or self._doorbells is None:
-            flags = _READ_WRITE if extent else 0
+            flags = wire.REGION_READ_WRITE if extent else 0
             return wire.REGION_INFO.pack(size, flags, index, 0, extent, 0), ()
         # The capability goes out only to who has room for it; who has not asks again with more.
         # Its place is told to both: QEMU 11.1 refuses a flag for it with a place of 0.
-        needed = size + wire.SPARSE_MMAP.size
-        flags = _READ_WRITE | _MMAP | _CAPABILITIES
+        needed = size + wire.CAPABILITY.size + wire.SPARSE_MMAP.size + wire.AREA.size
+        flags = wire.REGION_READ_WRITE | wire.REGION_MMAP | wire.REGION_CAPABILITIES
         info = wire.REGION_INFO.pack(needed, flags, index, size, extent, 0)
         if argsz >= needed:
-            info += wire.SPARSE_MMAP.pack(_SPARSE_MMAP_ID, 1, 0, 1, 0, DOORBELL_PAGE, DOORBELL_PAGE)
+            info += wire.CAPABILITY.pack(wire.SPARSE_MMAP_ID, 1, 0) + wire.SPARSE_MMAP.pack(1, 0)
+            info += wire.AREA.pack(DOORBELL_PAGE, DOORBELL_PAGE)
         return info, (self._doorbells,)
 
     def _device_get_irq_info(self, _client: _Client, payload: bytes, _fds: list[int]) -> _Answer:

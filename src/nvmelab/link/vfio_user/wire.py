@@ -4,8 +4,9 @@ A message is a header of 16 bytes and a payload; both are in the host's byte ord
 of a BAR access, which is little-endian. Descriptors travel beside a message as SCM_RIGHTS.
 Source: the protocol document in QEMU's docs/interop/vfio-user.rst, as of 11.1.
 
-`FrameReader` and `ReplyWriter` are the server's: commands come in, replies go out, and no command
-of its own (DMA_READ, DMA_WRITE) is sent. Nothing here knows what a message means.
+Server and client share the layouts and `FrameReader`. `REQUESTS` has what our server takes, and
+`ReplyWriter` is how it answers: it never waits, and sends no command of its own. Nothing here knows
+what a message means.
 """
 
 from __future__ import annotations
@@ -61,6 +62,14 @@ REQUESTS = {
     DEVICE_RESET: Request("DEVICE_RESET", 0, 0),
 }
 
+# Regions: 0 to 5 are the BARs, 6 the ROM, 7 configuration space, 8 VGA.
+CONFIG_REGION = 7
+
+# Flags of DEVICE_GET_INFO and DEVICE_GET_REGION_INFO, and the one capability of a region.
+DEVICE_RESETS, DEVICE_PCI = 0x1, 0x2
+REGION_READ_WRITE, REGION_WRITEABLE, REGION_MMAP, REGION_CAPABILITIES = 0x3, 0x2, 0x4, 0x8
+SPARSE_MMAP_ID = 1
+
 # Flags of the header.
 TYPE_MASK = 0xF
 REPLY = 0x1
@@ -80,8 +89,12 @@ DEVICE_INFO = struct.Struct("=IIII")
 """argsz, flags, number of regions, number of interrupt types."""
 REGION_INFO = struct.Struct("=IIIIQQ")
 """argsz, flags, index, offset of the first capability, size, offset for mmap."""
-SPARSE_MMAP = struct.Struct("=HHIIIQQ")
-"""Capability id, version, next; number of areas, 0; offset and size of one area."""
+CAPABILITY = struct.Struct("=HHI")
+"""Capability id, version, offset of the next, from the start of REGION_INFO; 0 ends."""
+SPARSE_MMAP = struct.Struct("=II")
+"""What follows CAPABILITY: number of areas, 0. So many AREAs follow."""
+AREA = struct.Struct("=QQ")
+"""Offset in the region, size."""
 IRQ_INFO = struct.Struct("=IIII")
 """argsz, flags, index, count."""
 SET_IRQS = struct.Struct("=IIIII")
@@ -148,18 +161,26 @@ def close_all(fds: Sequence[int]) -> None:
 
 
 class FrameReader:
-    """Cuts messages from a stream socket that does not block.
+    """Cuts messages of at most `bytes_max` from a stream socket that does not block.
 
     `receive` takes what is there with one recvmsg, `frames` gives the whole messages in it. They
-    stay in `buffer` until the next `receive`.
+    stay in `buffer` until the next `receive`, which must not come before all of them were taken:
+    then there is always room for it.
 
     The kernel never delivers bytes from behind a descriptor together with it. So the last byte of
     a read that brought descriptors belongs to the message they were sent with, given that each
     message is sent by calls of its own, which is how every client does it.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.buffer = bytearray(RECEIVE_BUFFER_BYTES)
+    def __init__(
+        self,
+        sock: socket.socket,
+        bytes_max: int = MESSAGE_BYTES_MAX,
+        buffer_bytes: int = RECEIVE_BUFFER_BYTES,
+    ) -> None:
+        assert bytes_max < buffer_bytes
+        self.buffer = bytearray(buffer_bytes)
+        self.bytes_max = bytes_max
         self.fds_waiting = False
         self._sock = sock
         self._view = memoryview(self.buffer)
@@ -196,9 +217,10 @@ class FrameReader:
         """Each whole message that has arrived: place in `buffer`, size, id, command, flags.
         Raises ProtocolError at a size that no message has."""
         unpack, buffer, at, end = HEADER.unpack_from, self.buffer, self._at, self._end
+        bytes_max = self.bytes_max
         while end - at >= 16:
             message_id, command, size, flags, _ = unpack(buffer, at)
-            if not 16 <= size <= MESSAGE_BYTES_MAX:
+            if not 16 <= size <= bytes_max:
                 raise ProtocolError(f"{command_name(command)} of {size} bytes")
             if end - at < size:
                 return

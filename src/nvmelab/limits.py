@@ -31,8 +31,18 @@ REPLY_QUEUE_BYTES_MAX = 262_144
 """Replies kept for a peer that does not read them, beyond what its socket holds. QEMU reads from
 a thread of its own and never gets there; whoever does is disconnected."""
 
-VFIO_USER_MESSAGE_BYTES_MAX = (1 << 20) + 64
-"""Longest message our client takes: DMA_WRITE of 1 MiB, the protocol's default for a transfer."""
+VFIO_USER_TRANSFER_BYTES_MAX = 1 << 20
+"""Bytes that a server may read or write in our client's memory with one message: the protocol's
+default of `max_data_xfer_size`."""
+
+VFIO_USER_MESSAGE_BYTES_MAX = VFIO_USER_TRANSFER_BYTES_MAX + 32
+"""Longest message our client takes: DMA_WRITE of VFIO_USER_TRANSFER_BYTES_MAX."""
+
+VFIO_USER_RECEIVE_BYTES = VFIO_USER_MESSAGE_BYTES_MAX + 65_536
+"""Room of our client for what it has received: the rest of a message, and one read behind it."""
+
+VFIO_USER_REGION_INFO_BYTES_MAX = 4_096
+"""Longest description of a region: room for 250 areas that can be mapped. Real ones have one."""
 
 VFIO_USER_REPLY_S = 10.0
 """Seconds in which a server must have answered our client. QEMU gives up after 5."""
@@ -45,8 +55,12 @@ VFIO_USER_SETTLE_S = 0.01
 """Seconds in which a device that was told something has probably done it: a hundred times what a
 command takes."""
 
+VFIO_USER_SPIN_S = 0.000_2
+"""Seconds for which our client looks without a pause at the memory that it shares with a device: a
+few times what a command takes. A server on the same processor must not wait longer."""
+
 VFIO_USER_POLL_S = 0.001
-"""Longest pause between two looks of our client at the memory that it shares with a device."""
+"""Longest pause between two such looks after that: the shortest that epoll knows."""
 
 LOG_LINES_MAX = 10
 """Log lines of one kind in each LOG_WINDOW_S; the rest are counted. A hostile or broken peer can

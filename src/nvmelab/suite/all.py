@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import nvmelab.suite.overcommit
+import nvmelab.suite.registers
 import nvmelab.suite.rings  # noqa: F401
 from nvmelab.suite.base import CHECKS as _DECLARED
 

@@ -100,10 +100,15 @@ def test(
     except (TargetError, ExpectationsError) as error:
         raise Fail(str(error)) from None
     runner = Runner(partial(open_target, wanted), seed=seed)
+    results: list[Result] = []
+    problem, notes = "", []
     try:
-        results, notes = _run(runner, checks, known, quiet=as_json)
+        runner.probe()
+        notes = _run(runner, checks, known, results, quiet=as_json)
     except LinkError as error:
-        raise Fail(str(error)) from None
+        problem = str(error)
+        if not results:
+            raise Fail(problem) from None
     if as_json:
         click.echo(
             msgspec.json.encode(
@@ -116,6 +121,8 @@ def test(
         click.echo(f"nvmelab: {note}", err=True)
     if junit:
         _write(junit, junit_xml(target, seed, results))
+    if problem:
+        raise Fail(f"after {len(results)} of {len(checks)} checks: {problem}")
     sys.exit(_status(results))
 
 
@@ -130,18 +137,22 @@ def _chosen(only: tuple[str, ...]) -> list[Check]:
 
 
 def _run(
-    runner: Runner, checks: list[Check], known: list[Known], *, quiet: bool
-) -> tuple[list[Result], list[str]]:
-    """The results, each shown as it comes, and what else there is to say."""
-    results: list[Result] = []
+    runner: Runner,
+    checks: list[Check],
+    known: list[Known],
+    results: list[Result],
+    *,
+    quiet: bool,
+) -> list[str]:
+    """Put the result of each check into `results`, and show it as it comes; what else there is to
+    say."""
     progress = not quiet and sys.stdout.isatty()
-    expectations: Expectations | None = None
+    expectations = Expectations(known, runner.name)
     running = iter(runner.run(checks))
     for number, check in enumerate(checks, 1):
         if progress:
             click.echo(f"{number}/{len(checks)} {check.id} ...", nl=False)
         result = next(running)
-        expectations = expectations or Expectations(known, runner.name)
         result = expectations.apply(result)
         results.append(result)
         if progress:
@@ -149,8 +160,8 @@ def _run(
         if not quiet:
             click.echo(result_lines(result))
     next(running, None)  # closes the link
-    unmet = expectations.unmet(results) if expectations else []
-    return results, [f"{id} passes now: take it out of the expectations file" for id in unmet]
+    unmet = expectations.unmet(results)
+    return [f"{id} passes now: take it out of the expectations file" for id in unmet]
 
 
 def _status(results: list[Result]) -> int:

@@ -30,7 +30,7 @@ Flow = Literal["inflight", "sqhd"]
 Release = Literal["entry", "batch", "held"]
 Done = Callable[[], bool]
 
-PROGRESS = "Base 2.2, 3.3.1.2 and 4.2.2 (derived: a command that was rung is completed)"
+PROGRESS = "Base 2.2, 3.3.1.2 (derived: a command that was rung is consumed and completed)"
 
 
 class Pending:

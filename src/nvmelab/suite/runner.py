@@ -60,12 +60,32 @@ class Runner:
         self._link: HostLink | None = None
         self.name = ""
 
-    def run(self, checks: Iterable[Check]) -> Iterator[Result]:
-        """Each check's result, as it comes. Raises LinkError if the target cannot be opened at
-        first."""
+    def probe(self) -> None:
+        """See whether the device can be worked with at all. Raises LinkError with the reason."""
+        link = self._connect()
         try:
-            self._connect()
+            nvme = Controller(link)
+            nvme.start()
+            namespaces = nvme.active_namespaces()
+        except DeviceError as error:
+            self._drop()
+            raise LinkError(f"{link.name} cannot be started: {error}") from None
+        except LinkError:
+            self._drop()
+            raise
+        if 1 not in namespaces:
+            self._drop()
+            raise LinkError(
+                f"{link.name} has no namespace 1, which the checks read and write; give it one, "
+                "in QEMU with drive=d0"
+            )
+
+    def run(self, checks: Iterable[Check]) -> Iterator[Result]:
+        """Each check's result, as it comes. Raises LinkError if the target cannot be opened, or
+        not again after a check that has upset it."""
+        try:
             for check in checks:
+                self._connect()
                 yield self._run(check)
         finally:
             self._drop()

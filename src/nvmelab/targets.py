@@ -147,34 +147,38 @@ def _our_function(controller: MakeController) -> tuple[HeldWorker, NvmeFunction]
     return worker, NvmeFunction(controller(ControllerConfig(serial="test"), namespaces, worker))
 
 
-def _connect(path: str, loop: Loop, gone: Callable[[], str], ended: Callable[[], bool]) -> Qtest:
+def _connect(machine: Machine, loop: Loop) -> Qtest:
     """A qtest connection to a QEMU that is starting up. What it needs for that from the loop, such
     as its disks, is served meanwhile."""
+    path = machine.qtest_path
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     deadline = time.monotonic() + QEMU_START_S
     while error := sock.connect_ex(path):
-        if ended():
+        if machine.ended():
             sock.close()
-            raise LinkError(gone())
+            raise LinkError(machine.last_words())
         if time.monotonic() > deadline:
             sock.close()
             raise LinkError(f"no answer on {path}: {os.strerror(error)}")
         loop.turn(0.002)
     sock.setblocking(False)
-    return Qtest(sock, loop, gone)
+    return Qtest(sock, loop, machine.last_words)
 
 
 def _attach(path: str) -> HostLink:
     """The link to a QEMU that somebody else has started."""
-    if not os.path.exists(path):
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if error := sock.connect_ex(path):
+        sock.close()
         raise LinkError(
-            f"{path} is not there; start QEMU with -qtest unix:{path},server=on,wait=off"
+            f"{path}: {os.strerror(error)}; start QEMU with -qtest unix:{path},server=on,wait=off"
         )
+    sock.setblocking(False)
     gone = f"the QEMU that listened on {path} has closed the connection"
     with contextlib.ExitStack() as stack:
         loop = Loop()
         stack.callback(loop.close)
-        qtest = _connect(path, loop, lambda: gone, lambda: True)
+        qtest = Qtest(sock, loop, lambda: gone)
         stack.callback(qtest.close)
         return _qtest_link(
             stack, qtest, loop, QtestMemory(qtest), f"QEMU on {path}", _can_step(qtest)
@@ -227,13 +231,13 @@ def _start(
     machine = Machine(target.where, folder, words, clock=True)
     try:
         try:
-            return machine, _connect(machine.qtest_path, loop, machine.last_words, machine.ended)
+            return machine, _connect(machine, loop)
         except LinkError:
             if "accelerator" not in machine.messages():
                 raise
         machine.close()
         machine = Machine(target.where, folder, words, clock=False)
-        return machine, _connect(machine.qtest_path, loop, machine.last_words, machine.ended)
+        return machine, _connect(machine, loop)
     except BaseException:
         machine.close()
         raise

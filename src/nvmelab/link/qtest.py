@@ -161,7 +161,8 @@ class QtestLink:
         self._qtest = qtest
         self._loop = loop
         self._ram_end = ram_end
-        self._clock = clock
+        self.clock = clock
+        """The virtual clock can be stepped."""
         self._activity = activity
         self._close = close
         self._writes = 0
@@ -283,7 +284,7 @@ class QtestLink:
 
     def _pass(self, ns: int = QTEST_PASS_NS) -> None:
         """The device may go on for a turn of QEMU's main loop and `ns` of virtual time."""
-        if self._clock:
+        if self.clock:
             self._qtest.step_clock(ns)
         else:
             self._qtest.do("endianness")
@@ -305,7 +306,7 @@ class QtestLink:
     def wait(self, done: Callable[[], bool]) -> bool:
         if done() or self._quiet(done, QTEST_QUIET_PASSES, QTEST_PASS_NS):
             return True
-        for ns in QTEST_CLOCK_STEPS if self._clock else ():
+        for ns in QTEST_CLOCK_STEPS if self.clock else ():
             self._pass(ns)
             if done() or self._quiet(done, QTEST_QUIET_PASSES, QTEST_PASS_NS):
                 return True

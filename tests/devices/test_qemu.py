@@ -146,16 +146,14 @@ def somebody_elses_qemu(path: Path, *words: str) -> Iterator[None]:
     command = [
         *(binary("11.1"), "-machine", "pc", "-accel", "qtest", "-nodefaults", "-display", "none"),
         *("-m", "64", "-qtest", f"unix:{path},server=on,wait=off", "-qtest-log", "none"),
-        *("-pidfile", f"{path}.pid", *words),
+        *("-daemonize", "-pidfile", f"{path}.pid", *words),
     ]
-    process = subprocess.Popen(command)
+    subprocess.run(command, check=True)  # ends when the QEMU behind it is ready
+    pid = int(Path(f"{path}.pid").read_text())
     try:
-        while not Path(f"{path}.pid").exists():  # written when everything has been set up
-            assert process.poll() is None
         yield
     finally:
-        process.kill()
-        process.wait()
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_qemu_that_somebody_else_has_started_is_attached_to(tmp_path: Path) -> None:

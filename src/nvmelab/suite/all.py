@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import nvmelab.suite.deletion
 import nvmelab.suite.overcommit
+import nvmelab.suite.queues
 import nvmelab.suite.registers
 import nvmelab.suite.rings  # noqa: F401
 from nvmelab.suite.base import CHECKS as _DECLARED

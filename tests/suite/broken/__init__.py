@@ -7,10 +7,11 @@ with a step changed, not a flag that a check could know.
 from __future__ import annotations
 
 from nvmelab.device.controller import Controller
-from tests.suite.broken import overcommit, registers, rings
+from tests.suite.broken import overcommit, queues, registers, rings
 
 BROKEN: dict[str, list[type[Controller]]] = {
     **registers.BROKEN,
     **rings.BROKEN,
     **overcommit.BROKEN,
+    **queues.BROKEN,
 }

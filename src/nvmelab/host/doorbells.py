@@ -47,7 +47,10 @@ class Doorbells:
             # before an earlier store; the interpreter's own atomic operations between the two
             # are full fences.)
             event_index = self._link.memory.load_u32(self._event_index + at)
-            if index > 1 and (new - event_index) % entries > (new - old) % entries:
+            # Only a value that passes EventIdx need be written (B.5.1); the example of B.5.2 also
+            # writes one that reaches it, which would hide a device that waits for that.
+            passes = 0 < (new - event_index) % entries <= (new - old) % entries
+            if index > 1 and not passes:
                 return
         self.write(index, new)
 

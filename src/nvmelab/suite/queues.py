@@ -73,14 +73,15 @@ def _sq(bench: Bench, qid: int, cqid: int, *, entries: int = ENTRIES) -> CreateI
     return CreateIoSq(qid=qid, qsize=entries, prp1=base, pc=1, cqid=cqid)
 
 
-def _cq_at(bench: Bench, qid: int, base: int, entries: int) -> CompletionQueue:
+def cq_at(bench: Bench, qid: int, base: int, entries: int) -> CompletionQueue:
     """The driver's side of a completion queue that was created by a command of one's own."""
     cq = CompletionQueue(bench.link, bench.nvme.doorbells, qid, base, entries)
     bench.nvme.cqs[qid] = cq
     return cq
 
 
-def _sq_at(bench: Bench, qid: int, base: int, entries: int, cq: CompletionQueue) -> Qpair:
+def sq_at(bench: Bench, qid: int, base: int, entries: int, cq: CompletionQueue) -> Qpair:
+    """The driver's side of a submission queue that was created by a command of one's own."""
     sq = SubmissionQueue(bench.link, bench.nvme.doorbells, qid, base, entries, cq)
     bench.nvme.sqs[qid] = sq
     return Qpair(bench.nvme.pool, sq)
@@ -253,7 +254,7 @@ def contiguous(bench: Bench) -> None:
         CreateIoSq(qid=1, qsize=ENTRIES, prp1=prp_list, pc=0, cqid=cq.qid)
     ).wait()
     if attempt.ok:
-        qpair = _sq_at(bench, 1, ring, ENTRIES, cq)
+        qpair = sq_at(bench, 1, ring, ENTRIES, cq)
         _works_as_asked(bench, qpair, "an SQ with PC 0 (CAP.CQR is 1)", f"{CREATE_SQ} (PC)")
         nvme.delete_qpair(qpair)
     else:
@@ -273,7 +274,7 @@ def aligned(bench: Bench) -> None:
         base = nvme.pool.zeroed(2 * PAGE) + offset
         command: Command = CreateIoCq(qid=1, qsize=ENTRIES, prp1=base, pc=1)
         if nvme.admin.submit(command).wait().ok:
-            cq = _cq_at(bench, 1, base, ENTRIES)
+            cq = cq_at(bench, 1, base, ENTRIES)
             qpair = nvme.create_sq(entries=ENTRIES, cq=cq, qid=1)
             what = f"a CQ {offset} bytes into a page"
             _works_as_asked(bench, qpair, what, f"{CREATE_CQ} (PRP1)")
@@ -283,7 +284,7 @@ def aligned(bench: Bench) -> None:
         cq = nvme.create_cq(entries=ENTRIES, qid=1)
         command = CreateIoSq(qid=1, qsize=ENTRIES, prp1=base, pc=1, cqid=1)
         if nvme.admin.submit(command).wait().ok:
-            qpair = _sq_at(bench, 1, base, ENTRIES, cq)
+            qpair = sq_at(bench, 1, base, ENTRIES, cq)
             what = f"an SQ {offset} bytes into a page"
             _works_as_asked(bench, qpair, what, f"{CREATE_SQ} (PRP1)")
             nvme.delete_qpair(qpair)
@@ -309,7 +310,7 @@ def page_end(bench: Bench) -> None:
         behind = base + entries * CQE_SIZE
         bench.link.memory.write(behind, guard)
         bench.nvme.run(CreateIoCq(qid=1, qsize=entries, prp1=base, pc=1))
-        cq = _cq_at(bench, 1, base, entries)
+        cq = cq_at(bench, 1, base, entries)
         qpair = bench.nvme.create_sq(entries=sq_entries, cq=cq, qid=1, ring_each=False)
         buffer = bench.nvme.buffer(512)
         pending = [qpair.read(slba=0, buffer=buffer) for _ in range(entries + 3)]

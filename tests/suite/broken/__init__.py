@@ -7,11 +7,14 @@ with a step changed, not a flag that a check could know.
 from __future__ import annotations
 
 from nvmelab.device.controller import Controller
-from tests.suite.broken import overcommit, queues, registers, rings
+from tests.suite.broken import commands, overcommit, queues, registers, reset, rings, shutdown
 
 BROKEN: dict[str, list[type[Controller]]] = {
     **registers.BROKEN,
+    **reset.BROKEN,
+    **shutdown.BROKEN,
     **rings.BROKEN,
     **overcommit.BROKEN,
     **queues.BROKEN,
+    **commands.BROKEN,
 }

@@ -49,6 +49,7 @@ class DeadLink:
     name = "dead device"
     vectors = 4
     storage: Storage | None = None
+    step: Callable[[Callable[[int], int]], bool] | None = None
 
     def __init__(self) -> None:
         self.memory = GuestMemory()

@@ -135,6 +135,12 @@ class NvmeFunction:
         self.controller.life.reset()
         self._power_on()
 
+    def step(self, choose: Callable[[int], int]) -> bool:
+        steps = self.controller.enabled()
+        if steps:
+            self.controller.take(steps[choose(len(steps))])
+        return bool(steps)
+
     def run(self) -> bool:
         page = self.controller.doorbells
         if page:

@@ -25,8 +25,17 @@ class Doorbells:
         self._shadow, self._event_index = shadow, event_index
 
     @property
-    def shadowed(self) -> bool:
-        return bool(self._shadow)
+    def pages(self) -> tuple[int, int]:
+        """The addresses of the two buffers; 0 while they are not in use."""
+        return self._shadow, self._event_index
+
+    def begin(self, index: int) -> None:
+        """The queue of this doorbell is about to be created: what its shadow and EventIdx say is
+        of an older queue."""
+        if self._shadow:
+            at = index << self._shift
+            self._link.memory.store_u32(self._shadow + at, 0)
+            self._link.memory.store_u32(self._event_index + at, 0)
 
     def ring_tail(self, qid: int, old: int, new: int, entries: int) -> None:
         """The tail of SQ `qid`, of that many entries, has moved from `old` to `new`."""

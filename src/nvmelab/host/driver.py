@@ -151,11 +151,14 @@ class Controller:
 
     def forget(self) -> None:
         """The device has been reset: no queue exists any more, and no memory is in use."""
+        self._forget_queues()
+        self.link.free_all()
+        self.pool = Pool(self.link)
+
+    def _forget_queues(self) -> None:
         self.cqs.clear()
         self.sqs.clear()
         self.doorbells = Doorbells(self.link, self.cap.dstrd)
-        self.link.free_all()
-        self.pool = Pool(self.link)
 
     def prepare(self, *, sq_entries: int = 32, cq_entries: int = 32) -> None:
         """Set up AQA, ASQ and ACQ for a new admin queue pair."""
@@ -171,9 +174,18 @@ class Controller:
     def enable(self, *, sq_entries: int = 32, cq_entries: int = 32) -> None:
         """Reset the controller, and enable it with an admin queue pair of these sizes."""
         self.disable()
+        self._enable(sq_entries, cq_entries)
+
+    def _enable(self, sq_entries: int, cq_entries: int) -> None:
         self.prepare(sq_entries=sq_entries, cq_entries=cq_entries)
         self.write_cc(Cc(en=1, iosqes=IOSQES, iocqes=IOCQES))
         self.wait_csts("CSTS.RDY 1", rdy=1)
+
+    def enable_beside(self, *, sq_entries: int = 32, cq_entries: int = 32) -> None:
+        """Enable a controller that is disabled, and leave all memory that was in use before as it
+        is: to see whether the device still touches it."""
+        self._forget_queues()
+        self._enable(sq_entries, cq_entries)
 
     def start(self, *, io_queues: int = 16) -> None:
         """Enable the controller and agree on the number of I/O queues."""
@@ -282,6 +294,7 @@ class Controller:
         looked at only after its vector was raised, which needs one.
         """
         qid = _free(self.cqs) if qid is None else qid
+        self.doorbells.begin(2 * qid + 1)
         if interrupts and vector is None:
             vector = qid % self.link.vectors
         base = self.pool.zeroed(entries * CQE_SIZE)
@@ -313,6 +326,7 @@ class Controller:
         """Create an I/O submission queue on `cq`, with the next free identifier unless told
         otherwise. See `SubmissionQueue` for the policies."""
         qid = _free(self.sqs) if qid is None else qid
+        self.doorbells.begin(2 * qid)
         base = self.pool.zeroed(entries * SQE_SIZE)
         self.run(CreateIoSq(qid=qid, qsize=entries, prp1=base, pc=1, cqid=cq.qid))
         sq = SubmissionQueue(

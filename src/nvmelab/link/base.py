@@ -59,6 +59,11 @@ class PciFunction(Protocol):
         """Take the steps that are enabled, up to one fair turn. True if some are left."""
         ...
 
+    def step(self, choose: Callable[[int], int]) -> bool:
+        """Take one step: of `n` that are enabled, that of number `choose(n)`. False if there is
+        none."""
+        ...
+
 
 class HostMemory(Protocol):
     """Memory that driver and device share, at the device's bus addresses. `GuestMemory` is one."""
@@ -116,6 +121,9 @@ class HostLink(Protocol):
 
     storage: Storage | None
     """None where the link has no hand on it."""
+
+    step: Callable[[Callable[[int], int]], bool] | None
+    """As `PciFunction.step`, where the device can be stepped; else None."""
 
     def read(self, offset: int, size: int) -> int:
         """A read of 4 or 8 bytes of BAR0."""

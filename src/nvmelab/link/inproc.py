@@ -31,6 +31,7 @@ class InprocLink:
         self.name = name
         self.storage = storage
         self.vectors = function.vectors
+        self.step: Callable[[Callable[[int], int]], bool] | None = function.step
         self._function = function
         self.memory: GuestMemory = function.memory
         self._ram = bytearray(size)

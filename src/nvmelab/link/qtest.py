@@ -158,6 +158,7 @@ class QtestLink:
         self.name = name
         self.memory = memory
         self.storage = storage
+        self.step: Callable[[Callable[[int], int]], bool] | None = None
         self._qtest = qtest
         self._loop = loop
         self._ram_end = ram_end

@@ -73,6 +73,7 @@ class VfioUserLink:
         self.name = f"vfio-user server {os.path.basename(path)}"
         self.memory = GuestMemory()
         self.storage: Storage | None = None
+        self.step: Callable[[Callable[[int], int]], bool] | None = None
         self.vectors = 0
         self._rest_s = rest_s
         self._pump = pump

@@ -143,7 +143,7 @@ def read_only(bench: Bench) -> None:
         for name, size in (("cap", 8), ("vs", 4)):
             value = nvme[name]
             # Everything cleared, then some bits turned over that are not reserved.
-            for brought in (0, value ^ (0x00FF_00E1_FF01_FFFF if size == 8 else 0x0003_0301)):
+            for brought in (0, value ^ (0x00FF_0021_FF01_FFFF if size == 8 else 0x0003_0301)):
                 nvme[name] = brought
                 seen = nvme[name]
                 bench.expect(

@@ -7,17 +7,30 @@ Stores that the peer is watching (completion queue entries, doorbells) go throug
 `store_u64`, which are single aligned stores. `struct.pack_into` must never be used on such memory:
 CPython zeroes the target before it packs, and a polling peer sees the zeroes.
 
-Python has no memory fence. x86-64 keeps the order of stores; AArch64 does not promise to.
+Python has no memory fence, but for `fence`. x86-64 keeps the order of stores; AArch64 does not
+promise to.
 """
 
 from __future__ import annotations
 
 import struct
+import threading
 from bisect import bisect_right
 
 from nvmelab.limits import DMA_REGIONS_MAX
 
 Buffer = memoryview | bytearray
+
+
+_LOCK = threading.Lock()
+
+
+def fence() -> None:
+    """What was stored before this is there for the peer to see before anything after it is loaded:
+    the one order that x86-64 does not keep by itself. Taking a lock is a locked instruction, and
+    those are full fences."""
+    with _LOCK:
+        pass
 
 
 class MemoryFault(Exception):

@@ -14,14 +14,14 @@ rings keep no account of what is outstanding: they do whatever a test tells them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nvmelab.device.controller import Controller, ControllerConfig, Step
 from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
 from nvmelab.memory import GuestMemory
-from nvmelab.spec.admin import CreateIoCq, CreateIoSq
+from nvmelab.spec.admin import CreateIoCq, CreateIoSq, DoorbellBufferConfig
 from nvmelab.spec.commands import Command, Completion
 from nvmelab.spec.registers import (
     CQE_SIZE,
@@ -64,6 +64,8 @@ class HostCq:
     def __init__(self, bench: Bench, qid: int, base: int, entries: int) -> None:
         self.qid, self.base, self.entries = qid, base, entries
         self.head, self.phase = 0, 1
+        self.told = 0
+        """The head that the device was told last."""
         self.bench = bench
 
     def entry(self, slot: int) -> Completion:
@@ -90,8 +92,9 @@ class HostCq:
         self.ring(self.head)
 
     def ring(self, value: int) -> None:
-        """Write any value to the head doorbell."""
-        self.bench.write(DOORBELLS + 8 * self.qid + 4, value)
+        """Tell the device any value of the head."""
+        self.told, old = value, self.told
+        self.bench.tell(2 * self.qid + 1, old, value)
 
 
 class HostSq:
@@ -100,6 +103,8 @@ class HostSq:
     def __init__(self, bench: Bench, qid: int, base: int, entries: int, cq: HostCq) -> None:
         self.qid, self.base, self.entries, self.cq = qid, base, entries, cq
         self.tail = 0
+        self.told = 0
+        """The tail that the device was told last."""
         self.bench = bench
 
     def put(self, command: Command | bytes) -> None:
@@ -109,8 +114,10 @@ class HostSq:
         self.tail = (self.tail + 1) % self.entries
 
     def ring(self, value: int | None = None) -> None:
-        """Write the tail doorbell: the tail, or any value."""
-        self.bench.write(DOORBELLS + 8 * self.qid, self.tail if value is None else value)
+        """Tell the device the tail, or any value."""
+        value = self.tail if value is None else value
+        self.told, old = value, self.told
+        self.bench.tell(2 * self.qid, old, value)
 
     def submit(self, *commands: Command | bytes) -> None:
         """Write the entries and tell the device once."""
@@ -155,6 +162,13 @@ class Bench:
             bus = Bus()
             bus.subscribe(lambda name, values: self.events.append((name, values)), EVENTS)
             self.controller.trace = bus.emitter
+        self.shadow: int | None = None
+        """Where the shadow doorbells are; the EventIdx page follows. None: they are off."""
+        self.shadow_admin = False
+        self.rings = 0
+        """Doorbells that were really written."""
+        self.between: Callable[[], None] = lambda: None
+        """Called between the store to a shadow and the look at its EventIdx."""
         self.bus_master(True)
         self.msix(True)
 
@@ -180,6 +194,37 @@ class Bench:
     @property
     def csts(self) -> Csts:
         return Csts.from_words((self.register("csts"),))
+
+    # Doorbells. Index 2y is the tail of SQ y, 2y + 1 the head of CQ y.
+
+    def tell(self, index: int, old: int, new: int) -> None:
+        """Tell the device a new tail or head: by the doorbell, or the way shadow doorbells want it
+        once they are on. The admin queue has only the doorbell, as in Linux, unless
+        `shadow_admin`."""
+        if self.shadow is None or (index < 2 and not self.shadow_admin):
+            self.ring(index, new)
+            return
+        self.memory.store_u32(self.shadow + 4 * index, new)
+        self.between()
+        if (new - self.event_index(index) - 1) & 0xFFFF < (new - old) & 0xFFFF:
+            self.ring(index, new)
+
+    def ring(self, index: int, value: int) -> None:
+        """Write the doorbell itself."""
+        self.rings += 1
+        self.write(DOORBELLS + 4 * index, value)
+
+    def event_index(self, index: int) -> int:
+        """The EventIdx of a doorbell."""
+        assert self.shadow is not None
+        return self.memory.load_u32(self.shadow + PAGE + 4 * index)
+
+    def use_shadow(self, *, admin: bool = False) -> None:
+        """Switch shadow doorbells on. It must succeed."""
+        shadow = self.allocate(2 * PAGE)
+        command = DoorbellBufferConfig(prp1=shadow, prp2=shadow + PAGE)
+        assert self.execute(command).status == 0
+        self.shadow, self.shadow_admin = shadow, admin
 
     def write_cc(self, **fields: int) -> None:
         """Write CC; fields that are not given are as a driver sets them, and EN is 0."""

@@ -103,7 +103,8 @@ def test_limits_are_0s_based() -> None:
 def test_only_implemented_optional_commands_are_announced() -> None:
     data = identify(enabled(), Cns.CONTROLLER)
     assert struct.unpack_from("<H", data, 520) == (0b1_1100,)  # DSM, Write Zeroes, Select
-    assert data[256:258] == b"\0\0"  # OACS: no format, firmware, namespace management, ...
+    # OACS: Doorbell Buffer Config; no format, firmware, namespace management, ...
+    assert struct.unpack_from("<H", data, 256) == (1 << 8,)
     assert data[522:524] == b"\0\0"  # no fused commands
     assert data[536:540] == bytes(4)  # no SGLs
 

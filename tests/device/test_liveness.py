@@ -2,7 +2,9 @@
 
 The host here is legal and nothing more: it rings late, keeps completion queue entries for as long
 as it likes, and over-commits a submission queue as far as the last SQ Head that it was told allows
-(QEMU issue 2388 is a controller that strands the commands of such a host).
+(QEMU issue 2388 is a controller that strands the commands of such a host). With shadow doorbells it
+writes a doorbell only if the EventIdx asks for it, and the device takes steps between its store and
+its look at the EventIdx.
 """
 
 from __future__ import annotations
@@ -101,6 +103,8 @@ class Lab:
         cq_sizes: list[int],
         binding: list[int],
         outstanding_max: int | None = None,
+        *,
+        shadow: bool = False,
     ) -> None:
         self.worker = ManualWorker()
         self.bench = Bench(
@@ -112,6 +116,11 @@ class Lab:
             outstanding_max=outstanding_max,
         )
         self.bench.enable()
+        if shadow:
+            self.bench.use_shadow()
+        self.bench.between = self._between
+        self.meanwhile = 0
+        """Steps of the device between the host's store to a shadow and what it does then."""
         self.bench.allocate(4096)
         self.cqs = [
             Cq(self.bench.create_cq(qid, entries=size)) for qid, size in enumerate(cq_sizes, 1)
@@ -133,6 +142,7 @@ class Lab:
                 sq.write(slow=slow)
 
     def reap(self, cq: Cq, limit: int | None) -> None:
+        cq.look()
         for entry in cq.ring.reap(limit, release=False):
             self.sqs[entry.sqid - 1].completed(entry, self.fetched[entry.sqid])
             self.finished[entry.sqid] += 1
@@ -146,6 +156,10 @@ class Lab:
     def step(self, number: int) -> None:
         if steps := self.bench.enabled():
             self.bench.step(*steps[number % len(steps)])
+
+    def _between(self) -> None:
+        for number in range(self.meanwhile):
+            self.step(number)
 
     def storage(self, number: int = 0) -> None:
         if self.worker.waiting:
@@ -180,8 +194,9 @@ class Lab:
         return (slot - cq.ring.head) % cq.ring.entries < (cq.scan - cq.ring.head) % cq.ring.entries
 
     def act(self, action: int) -> None:
-        """One action of the host or the device, chosen by a number of 12 bits."""
-        kind, which, count = action & 7, action >> 3 & 3, action >> 5
+        """One action of the host or the device, chosen by a number of 14 bits."""
+        kind, which, count = action & 7, action >> 3 & 3, action >> 5 & 0x7F
+        self.meanwhile = action >> 12
         sq, cq = self.sqs[which % len(self.sqs)], self.cqs[which % len(self.cqs)]
         match kind:
             case 0:
@@ -207,6 +222,7 @@ class Lab:
 
     def drain(self) -> None:
         """The host rings and reaps everything and then waits. Everything must complete."""
+        self.meanwhile = 0
         for sq in self.sqs:
             sq.ring_bell()
         for _ in range(1000):
@@ -223,40 +239,48 @@ class Lab:
 
 
 size = st.sampled_from(SIZES)
-actions = st.lists(st.integers(0, (1 << 12) - 1), max_size=80)
+actions = st.lists(st.integers(0, (1 << 14) - 1), max_size=80)
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(size, st.integers(0, 2)), min_size=1, max_size=3),
     st.lists(size, min_size=1, max_size=3),
     st.sampled_from([None, None, 1, 2, 20]),
+    st.booleans(),
     actions,
 )
 def test_no_order_of_actions_strands_a_command(
-    sqs: list[tuple[int, int]], cqs: list[int], outstanding_max: int | None, order: list[int]
+    sqs: list[tuple[int, int]],
+    cqs: list[int],
+    outstanding_max: int | None,
+    shadow: bool,
+    order: list[int],
 ) -> None:
-    lab = Lab([entries for entries, _ in sqs], cqs, [at for _, at in sqs], outstanding_max)
+    entries = [entries for entries, _ in sqs]
+    lab = Lab(entries, cqs, [at for _, at in sqs], outstanding_max, shadow=shadow)
     for action in order:
         lab.act(action)
     lab.drain()
 
 
-@settings(max_examples=40)
-@given(size, size, st.randoms(use_true_random=False))
+@settings(max_examples=80)
+@given(size, size, st.booleans(), st.randoms(use_true_random=False))
 def test_long_random_run_on_one_pair_strands_no_command(
-    sq_entries: int, cq_entries: int, random: object
+    sq_entries: int, cq_entries: int, shadow: bool, random: object
 ) -> None:
-    lab = Lab([sq_entries], [cq_entries], [0])
+    lab = Lab([sq_entries], [cq_entries], [0], shadow=shadow)
     getrandbits = random.getrandbits  # type: ignore[attr-defined]
     for _ in range(300):
-        lab.act(getrandbits(12))
+        lab.act(getrandbits(14))
     lab.drain()
 
 
-def over_commit(entries: int, cq_entries: int, *, single_steps: bool) -> Lab:
+def over_commit(
+    entries: int, cq_entries: int, *, single_steps: bool = False, shadow: bool = False
+) -> Lab:
     """A burst, one slow completion that says "all fetched", a second burst, and silence."""
-    lab = Lab([entries], [cq_entries], [0])
+    lab = Lab([entries], [cq_entries], [0], shadow=shadow)
     (sq,), (cq,) = lab.sqs, lab.cqs
 
     def device() -> None:
@@ -290,6 +314,15 @@ def test_over_committed_queue_is_finished_after_the_last_doorbell(
     entries: int, single_steps: bool
 ) -> None:
     lab = over_commit(entries, entries, single_steps=single_steps)
+    assert (lab.finished[1], lab.sqs[0].outstanding) == (2 * (entries - 1), set())
+
+
+@pytest.mark.parametrize("cq_entries", [2, 16])
+@pytest.mark.parametrize("entries", range(2, 9))
+def test_over_committed_queue_is_finished_with_shadow_doorbells(
+    entries: int, cq_entries: int
+) -> None:
+    lab = over_commit(entries, cq_entries, shadow=True)
     assert (lab.finished[1], lab.sqs[0].outstanding) == (2 * (entries - 1), set())
 
 
@@ -346,9 +379,12 @@ def test_device_holds_no_more_commands_of_an_over_committed_queue_than_it_has_en
     assert lab.bench.enabled() == [] and Step("fetch", 1) not in lab.bench.enabled()
 
 
+@pytest.mark.parametrize("shadow", [False, True])
 @pytest.mark.parametrize("entries", SIZES)
-def test_burst_and_silence_through_a_completion_queue_of_two_entries(entries: int) -> None:
-    lab = Lab([entries, entries], [2], [0, 0])
+def test_burst_and_silence_through_a_completion_queue_of_two_entries(
+    entries: int, shadow: bool
+) -> None:
+    lab = Lab([entries, entries], [2], [0, 0], shadow=shadow)
     for sq in lab.sqs:
         lab.submit(sq, entries, slow=False)
         sq.ring_bell()

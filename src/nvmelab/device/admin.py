@@ -27,6 +27,7 @@ TRACE_NAMES = {
         (AdminOpcode.SET_FEATURES, "SET_FEATURES"),
         (AdminOpcode.GET_FEATURES, "GET_FEATURES"),
         (AdminOpcode.ASYNC_EVENT_REQUEST, "ASYNC_EV_REQ"),
+        (AdminOpcode.DOORBELL_BUFFER_CONFIG, "DBBUF_CONFIG"),
     )
 }
 """Names of the opcodes in QEMU's log."""

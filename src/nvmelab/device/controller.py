@@ -10,11 +10,13 @@ alone: nothing is remembered as a wake-up, so nothing can be forgotten. The step
     fetch N      the entry at the head of SQ N is copied, the head moves on
     execute N    the oldest fetched command of SQ N is carried out, or handed to the slow storage
     finish       the slow storage has finished a command
+    poll_sq N    the shadow of SQ N's tail is looked at; poll_cq N: that of CQ N's head
+    arm_sq N     the EventIdx of SQ N says that the host must ring; arm_cq N: that of CQ N
     post N       the oldest finished command of CQ N gets its completion queue entry
     interrupt N  CQ N raises its interrupt for the entries posted since the last one
 
-NVMe Base 2.2, chapter 3. Not implemented: CMB, PMR, SGLs, metadata, shadow doorbells, weighted
-arbitration, fused commands, pin interrupts.
+NVMe Base 2.2, chapter 3. Not implemented: CMB, PMR, SGLs, metadata, weighted arbitration,
+fused commands, pin interrupts.
 """
 
 from __future__ import annotations
@@ -26,19 +28,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from nvmelab.device import dispatch, io
+from nvmelab.device import dispatch, io, rings
 from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.events import AsyncEvents
 from nvmelab.device.features import Features
 from nvmelab.device.lifecycle import LifeCycle
 from nvmelab.device.namespaces import Namespace, flush, identity
 from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
+from nvmelab.device.shadow import ShadowDoorbells
 from nvmelab.device.statistics import Statistics
 from nvmelab.limits import FETCH_BURST
 from nvmelab.memory import GuestMemory, MemoryFault
 from nvmelab.spec.commands import NvmOpcode
-from nvmelab.spec.events import ErrorEvent, EventType
-from nvmelab.spec.logpages import LogPage
 from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, PROPERTIES_SIZE, SQE_SIZE
 from nvmelab.storage.worker import StorageWorker
 from nvmelab.trace.bus import Emit
@@ -66,6 +67,8 @@ class ControllerConfig(msgspec.Struct, frozen=True):
     """Largest transfer as a power of two of 4 KiB pages; 0 is no limit."""
     outstanding_max: int | None = None
     """Most commands of one SQ that are fetched and not completed; None is the SQ's entries."""
+    shadow_doorbells: bool = True
+    """Offer shadow doorbells, where they are possible."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for what an Identify structure cannot hold."""
@@ -115,6 +118,7 @@ class Controller:
         self.subnqn = f"nqn.2014-08.org.nvmexpress:uuid:{identity(config.serial, 'subsystem')}"
         self.msix_enabled = False
         self.life = LifeCycle(self)
+        self.shadows = ShadowDoorbells(self)
         self.sqs: dict[int, SubmissionQueue] = {}
         self.cqs: dict[int, CompletionQueue] = {}
         self._order: tuple[tuple[SubmissionQueue, ...], tuple[CompletionQueue, ...]] = ((), ())
@@ -127,6 +131,7 @@ class Controller:
             sq.end()
         self.sqs.clear()
         self.cqs.clear()
+        self.shadows.end()
         self._reorder()
         self.features = Features(self)
         self.events = AsyncEvents(self)
@@ -155,7 +160,7 @@ class Controller:
         if trace:
             trace("mmio_write", offset, value, size)
         if offset >= DOORBELLS:
-            self._doorbell(offset - DOORBELLS, value)
+            rings.doorbell_written(self, offset - DOORBELLS, value)
         else:
             self.life.write(offset, size, value)
 
@@ -168,14 +173,16 @@ class Controller:
         self.features.queues_created |= cq.id > 0
         if self.doorbells:
             self.doorbells.zero(2 * cq.id + 1)
+        self.shadows.begin_cq(cq)
 
     def add_sq(self, id: int, base: int, size: int, cq: CompletionQueue) -> None:
         """Bring a submission queue into being, bound to `cq`."""
-        self.sqs[id] = SubmissionQueue(id, base, size, cq, self.config.outstanding_max)
+        sq = self.sqs[id] = SubmissionQueue(id, base, size, cq, self.config.outstanding_max)
         cq.sqs += 1
         self._reorder()
         if self.doorbells:
             self.doorbells.zero(2 * id)
+        self.shadows.begin_sq(sq)
 
     def _reorder(self) -> None:
         """The queues by identifier, as a turn goes through them: it must not change under it, and
@@ -197,51 +204,6 @@ class Controller:
         self._reorder()
         sq.end()
 
-    def _doorbell(self, offset: int, value: int) -> None:
-        trace = self.trace
-        qid = offset >> 3
-        value &= 0xFFFF  # the rest is reserved
-        if offset & 3:
-            if trace:
-                trace("ub_db_wr_misaligned", offset + DOORBELLS)
-            self._bad_doorbell(ErrorEvent.INVALID_DOORBELL_REGISTER)
-        elif offset & 4:
-            cq = self.cqs.get(qid)
-            if cq is None:
-                if trace:
-                    trace("ub_db_wr_invalid_cq", qid)
-                self._bad_doorbell(ErrorEvent.INVALID_DOORBELL_REGISTER)
-            elif value >= cq.size or (value - cq.head) % cq.size > (cq.tail - cq.head) % cq.size:
-                if trace:
-                    trace("ub_db_wr_invalid_cqhead", qid, value)
-                self._bad_doorbell(ErrorEvent.INVALID_DOORBELL_VALUE, qid)
-            else:
-                if trace:
-                    trace("mmio_doorbell_cq", qid, value)
-                cq.head = value
-        else:
-            sq = self.sqs.get(qid)
-            if sq is None:
-                if trace:
-                    trace("ub_db_wr_invalid_sq", qid)
-                self._bad_doorbell(ErrorEvent.INVALID_DOORBELL_REGISTER)
-            elif value >= sq.size or (value - sq.head) % sq.size < (sq.tail - sq.head) % sq.size:
-                # Outside the ring, or more entries than are free. No more is consumed from such a
-                # queue until the host deletes and recreates it (Base 2.2, 3.3.1.2).
-                if trace:
-                    trace("ub_db_wr_invalid_sqtail", qid, value)
-                sq.stopped = True
-                self._bad_doorbell(ErrorEvent.INVALID_DOORBELL_VALUE, qid)
-            else:
-                if trace:
-                    trace("mmio_doorbell_sq", qid, value)
-                sq.tail = value
-
-    def _bad_doorbell(self, info: ErrorEvent, qid: int = 0xFFFF) -> None:
-        """The write is ignored and reported (Base 2.2, 5.1.2.1)."""
-        if self.sqs:  # enabled: queue 0 exists
-            self.events.report(EventType.ERROR, info, LogPage.ERROR_INFORMATION, sqid=qid)
-
     # Steps.
 
     def enabled(self) -> list[Step]:
@@ -257,11 +219,15 @@ class Controller:
             return steps
         sqs, cqs = self._order
         for sq in sqs:
+            if step := self.shadows.step_sq(sq):
+                steps.append(Step(f"{step}_sq", sq.id))
             if sq.may_fetch:
                 steps.append(Step("fetch", sq.id))
             if sq.fetched:
                 steps.append(Step("execute", sq.id))
         for cq in cqs:
+            if step := self.shadows.step_cq(cq):
+                steps.append(Step(f"{step}_cq", cq.id))
             if cq.finished and not cq.full:
                 steps.append(Step("post", cq.id))
             if cq.unsignalled:
@@ -277,6 +243,10 @@ class Controller:
                 self.life.shutdown_step()
             case "finish":
                 self._finish_step()
+            case "poll_sq" | "arm_sq":
+                self.shadows.take_sq(self.sqs[step.id])
+            case "poll_cq" | "arm_cq":
+                self.shadows.take_cq(self.cqs[step.id])
             case "fetch":
                 self._fetch(self.sqs[step.id])
             case "execute":
@@ -292,7 +262,7 @@ class Controller:
         """One turn: life cycle, then up to FETCH_BURST commands of each submission queue in turn,
         then whatever can be posted, with one interrupt for each completion queue. True if a step
         is still enabled."""
-        life, worker = self.life, self.worker
+        life, worker, shadows = self.life, self.worker, self.shadows
         while worker and worker.finished:
             self._finish_step()
         if life.unsettled:  # it may have waited for the storage
@@ -307,19 +277,27 @@ class Controller:
             while sq.fetched and life.live:
                 self._execute(sq)  # fetched by a single step before this turn
             burst = FETCH_BURST
-            while burst and sq.may_fetch and life.live:
+            while burst and life.live:
+                if not sq.may_fetch and not (sq.shadow and shadows.find_entries(sq)):
+                    break
                 self._fetch(sq)
                 if sq.fetched:
                     self._execute(sq)
                 burst -= 1
         for cq in cqs:
-            while cq.finished and life.live and not cq.full:
+            while cq.finished and life.live:
+                if cq.full and not (cq.shadow and shadows.find_room(cq)):
+                    break
                 self._post(cq)
+            if cq.shadow and life.live:
+                shadows.find_room(cq)  # the real doorbell may have been written
             if cq.unsignalled and life.live:
                 self._interrupt(cq)
         if not life.live:
             return bool(self.enabled())
         # What is left is behind the burst, or had to wait for the place of a command just posted.
+        if shadows.pages and shadows.pending:
+            return True
         return bool(worker and worker.finished) or any(sq.may_fetch for sq in sqs)
 
     def _fetch(self, sq: SubmissionQueue) -> None:

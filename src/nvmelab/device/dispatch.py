@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nvmelab.device import admin, events, features, identify, io, logpages
+from nvmelab.device import admin, events, features, identify, io, logpages, shadow
 from nvmelab.device.queues import Request
 from nvmelab.memory import MemoryFault
 from nvmelab.spec.admin import (
@@ -21,6 +21,7 @@ from nvmelab.spec.admin import (
     CreateIoSq,
     DeleteIoCq,
     DeleteIoSq,
+    DoorbellBufferConfig,
     GetFeatures,
     GetLogPage,
     Identify,
@@ -57,6 +58,7 @@ ADMIN_COMMANDS = _table(
     (SetFeatures, features.set_features),
     (GetFeatures, features.get_features),
     (AsyncEventRequest, events.async_event_request),
+    (DoorbellBufferConfig, shadow.doorbell_buffer_config),
 )
 IO_COMMANDS = _table(
     (Flush, io.flush),

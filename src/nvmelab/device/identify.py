@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _ONCS = 1 << 2 | 1 << 3 | 1 << 4  # Dataset Management, Write Zeroes, Select in Get Features
 _LPA = 1 << 1 | 1 << 2  # commands and effects log, offset and long length in Get Log Page
+_DOORBELL_BUFFER_CONFIG = 1 << 8  # in OACS
 _CSI_NVM = 0
 
 
@@ -44,6 +45,7 @@ def _controller(controller: Controller, command: Identify) -> bytes:
         mdts=config.mdts,
         ver=controller.life.registers["vs"],
         cntrltype=1,  # I/O controller
+        oacs=_DOORBELL_BUFFER_CONFIG if controller.shadows.offered else 0,
         acl=ABORTS_MAX,
         aerl=ASYNC_EVENT_REQUESTS_MAX,
         frmw=1 << 1 | 1,  # one firmware slot, read-only

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nvmelab.device.queues import Request
 from nvmelab.device.transfer import check_length, to_host
 from nvmelab.spec.admin import GetLogPage
-from nvmelab.spec.commands import NvmOpcode
+from nvmelab.spec.commands import AdminOpcode, NvmOpcode
 from nvmelab.spec.logpages import COMPOSITE_K, TEMPERATURE_WARNING, FirmwareSlot, LogPage, Smart
 from nvmelab.spec.status import NvmeError, Status
 
@@ -41,10 +41,12 @@ def _smart(controller: Controller) -> bytes:
     ).encode()
 
 
-def _effects() -> bytes:
+def _effects(controller: Controller) -> bytes:
     page = bytearray(4096)
     admin, io = EFFECTS_OF
     for opcode in admin:
+        if opcode == AdminOpcode.DOORBELL_BUFFER_CONFIG and not controller.shadows.offered:
+            continue
         struct.pack_into("<I", page, 4 * opcode, _SUPPORTED)
     for opcode in io:
         effect = _SUPPORTED | (_CONTENT_CHANGES if opcode in _CHANGES_BLOCKS else 0)
@@ -63,7 +65,7 @@ def _page(controller: Controller, command: GetLogPage) -> bytes:
     if command.lid == LogPage.CHANGED_NAMESPACES:
         return bytes(4096)
     if command.lid == LogPage.COMMANDS_AND_EFFECTS:
-        return _effects()
+        return _effects(controller)
     if controller.trace:
         controller.trace("err_invalid_log_page", command.cid, command.lid)
     raise NvmeError(Status.INVALID_LOG_PAGE, f"log page {command.lid:#x}")

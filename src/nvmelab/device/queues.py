@@ -6,6 +6,10 @@ NVMe Base 2.2, section 3.3 (queues) and 4.2 (completion queue entries). Sizes ar
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nvmelab.device.shadow import Shadow
 
 
 class Request:
@@ -52,6 +56,7 @@ class CompletionQueue:
         "id",
         "ien",
         "phase",
+        "shadow",
         "size",
         "sqs",
         "tail",
@@ -76,12 +81,24 @@ class CompletionQueue:
         """Entries were posted after the last interrupt."""
         self.sqs = 0
         """Submission queues bound to this queue."""
+        self.shadow: Shadow | None = None
+        """The shadow of the head doorbell, while shadow doorbells are on."""
 
     @property
     def full(self) -> bool:
         """One entry always stays free (Base 2.2, 3.3.1.5)."""
         tail = self.tail + 1
         return (0 if tail == self.size else tail) == self.head
+
+    @property
+    def waits(self) -> bool:
+        """Only a new head can let it go on."""
+        return bool(self.finished) and self.full
+
+    def may_become(self, head: int) -> bool:
+        """The host may release that far: up to what was posted, and never back."""
+        size = self.size
+        return head < size and (head - self.head) % size <= (self.tail - self.head) % size
 
 
 class SubmissionQueue:
@@ -97,6 +114,7 @@ class SubmissionQueue:
         "limit",
         "outstanding",
         "parked",
+        "shadow",
         "size",
         "stopped",
         "tail",
@@ -128,11 +146,23 @@ class SubmissionQueue:
         """Nothing more is consumed: the host wrote an impossible tail, or the queue ends."""
         self.deletion: Request | None = None
         """The Delete I/O Submission Queue command that waits for `working` to become empty."""
+        self.shadow: Shadow | None = None
+        """The shadow of the tail doorbell, while shadow doorbells are on."""
 
     @property
     def may_fetch(self) -> bool:
         """There is an entry, and room for one more command."""
         return self.head != self.tail and self.outstanding < self.limit and not self.stopped
+
+    @property
+    def waits(self) -> bool:
+        """Only a new tail can let it go on."""
+        return self.head == self.tail
+
+    def may_become(self, tail: int) -> bool:
+        """The host may have written up to there: no more entries than are free, and never back."""
+        size = self.size
+        return tail < size and (tail - self.head) % size >= (self.tail - self.head) % size
 
     def end(self) -> None:
         """The queue is gone, and with it every command that has no completion queue entry yet.

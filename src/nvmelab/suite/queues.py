@@ -3,7 +3,8 @@
 Most refusals are a "should" of the specification. They are judged only where an acceptance cannot
 mean anything (a queue of one entry holds nothing, a second queue of the same identifier has no
 doorbell); where an acceptance could be harmless, the queue must then be what was asked for. The
-status is judged only where the specification says "shall".
+status is judged only where the specification says "shall", and of controllers of revision 2.0 or
+later where earlier revisions said "should".
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from nvmelab.suite.rings import load
 
 ENTRIES = 4
 LAST_QID = 0xFFFF
+REVISION_2 = 0x0002_0000
+"""VS of the first revision that says which status a bad CQID or PC gets."""
 CREATE_CQ = "Base 2.2, 5.2.1"
 CREATE_SQ = "Base 2.2, 5.2.2"
 
@@ -38,6 +41,11 @@ def refused(
         expected=expected,
         ref=ref,
     )
+
+
+def strict(bench: Bench) -> bool:
+    """The controller says that it is of revision 2.0 or later."""
+    return bench.nvme["vs"] >= REVISION_2
 
 
 def usable(bench: Bench, qid: int) -> None:
@@ -147,34 +155,38 @@ def sq_identifiers(bench: Bench) -> None:
 @check(
     "queues.sq-cqid-absent",
     ref=f"{CREATE_SQ} (Figure 480, CQID)",
-    expected="an SQ on a CQ that could exist and does not is refused with Completion Queue Invalid",
+    expected="an SQ on a CQ that could exist and does not is refused (from revision 2.0 on: with "
+    "Completion Queue Invalid)",
 )
 def sq_cqid_absent(bench: Bench) -> None:
     """Submission queues on a completion queue that was never created, or was deleted."""
     missing = min(2, bench.nvme.io_queues)
-    invalid = Status.COMPLETION_QUEUE_INVALID
-    refused(bench, _sq(bench, 1, missing), f"an SQ on CQ {missing}, never created,", invalid)
+    statuses = [Status.COMPLETION_QUEUE_INVALID]
+    if not strict(bench):
+        statuses.append(Status.INVALID_QUEUE_IDENTIFIER)
+    refused(bench, _sq(bench, 1, missing), f"an SQ on CQ {missing}, never created,", *statuses)
     usable(bench, 1)
-    refused(bench, _sq(bench, 1, 1), "an SQ on CQ 1, which was deleted,", invalid)
+    refused(bench, _sq(bench, 1, 1), "an SQ on CQ 1, which was deleted,", *statuses)
     usable(bench, 1)
 
 
 @check(
     "queues.sq-cqid",
     ref=f"{CREATE_SQ} (Figure 480, CQID)",
-    expected="an SQ on CQ 0, or on one beyond what the controller supports, is refused with "
-    "Invalid Queue Identifier",
+    expected="an SQ on CQ 0, or on one beyond what the controller supports, is refused (from "
+    "revision 2.0 on: with Invalid Queue Identifier)",
 )
 def sq_cqid(bench: Bench) -> None:
     """Submission queues on the admin completion queue, and on identifiers that are too large."""
     _, count = allocated(bench)
-    identifier, invalid = Status.INVALID_QUEUE_IDENTIFIER, Status.COMPLETION_QUEUE_INVALID
-    refused(bench, _sq(bench, 1, 0), "an SQ on CQ 0, the admin queue's,", identifier)
+    either = (Status.INVALID_QUEUE_IDENTIFIER, Status.COMPLETION_QUEUE_INVALID)
+    exact = either[:1] if strict(bench) else either
+    refused(bench, _sq(bench, 1, 0), "an SQ on CQ 0, the admin queue's,", *exact)
     bench.nvme.identify()
     usable(bench, 1)
     for cqid in beyond(bench, count):
         # A controller may support more than it has allocated; hardly the largest there can be.
-        statuses = (identifier,) if cqid == LAST_QID else (identifier, invalid)
+        statuses = exact if cqid == LAST_QID else either
         what = f"an SQ on CQ {cqid}, of {count} allocated,"
         refused(bench, _sq(bench, 1, cqid), what, *statuses)
     usable(bench, 1)
@@ -237,8 +249,8 @@ def vector(bench: Bench) -> None:
 @check(
     "queues.contiguous",
     ref=f"{CREATE_CQ} (PC)",
-    expected="where CAP.CQR is 1, a CQ that is not contiguous is refused with Invalid Field in "
-    "Command; an SQ too, or it is used as its PRP list says",
+    expected="where CAP.CQR is 1, a CQ that is not contiguous is refused (from revision 2.0 on: "
+    "with Invalid Field in Command); an SQ too, or it is used as its PRP list says",
 )
 def contiguous(bench: Bench) -> None:
     """Queues that are described by PRP lists, where CAP.CQR asks for contiguous ones."""
@@ -248,7 +260,8 @@ def contiguous(bench: Bench) -> None:
     ring, prp_list = pool.zeroed(PAGE), pool.zeroed(PAGE)
     bench.link.memory.write(prp_list, ring.to_bytes(8, "little"))
     command = CreateIoCq(qid=1, qsize=ENTRIES, prp1=prp_list, pc=0)
-    refused(bench, command, "a CQ with PC 0 (CAP.CQR is 1)", Status.INVALID_FIELD_IN_COMMAND)
+    statuses = (Status.INVALID_FIELD_IN_COMMAND,) if strict(bench) else ()
+    refused(bench, command, "a CQ with PC 0 (CAP.CQR is 1)", *statuses)
     cq = nvme.create_cq(entries=ENTRIES, qid=1)
     attempt = nvme.admin.submit(
         CreateIoSq(qid=1, qsize=ENTRIES, prp1=prp_list, pc=0, cqid=cq.qid)

@@ -78,7 +78,15 @@ class CountsRefusedQueues(AltersCommands):
         return None
 
 
-class AnyBadCqidIsInvalidCq(AltersCommands):
+class _Revision2(AltersCommands):
+    """Says that it is of revision 2.0, which leaves less open."""
+
+    def clear(self) -> None:
+        super().clear()
+        self.life.registers["vs"] = 0x0002_0000
+
+
+class AnyBadCqidIsInvalidCq(_Revision2):
     """Answers every bad CQID alike, as QEMU does."""
 
     def look(self, request: Request, command: Any) -> int | None:
@@ -86,12 +94,38 @@ class AnyBadCqidIsInvalidCq(AltersCommands):
         return Status.COMPLETION_QUEUE_INVALID if bad else None
 
 
-class AnyBadCqidIsInvalidIdentifier(AltersCommands):
+class AnyBadCqidIsInvalidIdentifier(_Revision2):
     """Answers a CQ that was not created like one that cannot exist."""
 
     def look(self, request: Request, command: Any) -> int | None:
         bad = isinstance(command, CreateIoSq) and command.cqid not in self.cqs
         return Status.INVALID_QUEUE_IDENTIFIER if bad else None
+
+
+class ListIsBadOffset(_Revision2):
+    """Refuses a completion queue that is not contiguous with another status."""
+
+    def look(self, request: Request, command: Any) -> int | None:
+        listed = isinstance(command, CreateIoCq) and not command.pc
+        return Status.PRP_OFFSET_INVALID if listed else None
+
+
+class BindsToAdminQueue(AltersCommands):
+    """Creates a submission queue on the admin completion queue."""
+
+    def look(self, request: Request, command: Any) -> int | None:
+        if isinstance(command, CreateIoSq) and command.cqid == 0:
+            self.add_sq(command.qid, command.prp1, command.qsize, self.cqs[0])
+            return 0
+        return None
+
+
+class CreatesMissingCq(AltersCommands):
+    """Takes a submission queue whose completion queue may come later."""
+
+    def look(self, request: Request, command: Any) -> int | None:
+        missing = isinstance(command, CreateIoSq) and command.cqid not in self.cqs
+        return 0 if missing and command.cqid <= self.config.io_queues else None
 
 
 class CreatesBeforeItLooks(AltersCommands):
@@ -341,12 +375,12 @@ BROKEN: dict[str, list[type[Controller]]] = {
         ReplacesQueueInUse,
         CountsRefusedQueues,
     ],
-    "queues.sq-cqid-absent": [AnyBadCqidIsInvalidIdentifier],
-    "queues.sq-cqid": [AnyBadCqidIsInvalidCq],
+    "queues.sq-cqid-absent": [AnyBadCqidIsInvalidIdentifier, CreatesMissingCq],
+    "queues.sq-cqid": [AnyBadCqidIsInvalidCq, BindsToAdminQueue],
     "queues.cq-size": [CreatesBeforeItLooks, TakesAnySize],
     "queues.sq-size": [CreatesBeforeItLooks, TakesAnySize],
     "queues.vector": [TakesAnyVector, OneVectorLess],
-    "queues.contiguous": [TakesListForRing, TakesCqListForRing],
+    "queues.contiguous": [TakesListForRing, TakesCqListForRing, ListIsBadOffset],
     "queues.aligned": [RoundsBaseDown, RoundsSqBaseDown],
     "queues.page-end": [WritesBehindTheEnd],
     "queues.all": [FewDoorbells],

@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -18,6 +18,9 @@ from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user import wire
 from nvmelab.link.vfio_user.server import Server
 from nvmelab.memory import GuestMemory
+
+if TYPE_CHECKING:
+    from tests.link.vfio_user.fake_server import FakeServer  # which imports this file
 
 BAR_BYTES = 0x4000
 MSIX_AT = 0x40
@@ -67,6 +70,9 @@ class Stub:
 
     def reset(self) -> None:
         self.calls.append(("reset",))
+
+    def step(self, choose: Callable[[int], int]) -> bool:
+        return False
 
     def run(self) -> bool:
         return False
@@ -205,3 +211,13 @@ def raw(server: Server, loop: Loop) -> Iterator[Peer]:
 def peer(raw: Peer) -> Peer:
     """Connected, version agreed on."""
     return raw.negotiate()
+
+
+@pytest.fixture
+def fake(path: str) -> Iterator[FakeServer]:
+    """A server that says what the test tells it to."""
+    from tests.link.vfio_user.fake_server import FakeServer
+
+    server = FakeServer(path)
+    yield server
+    server.close()

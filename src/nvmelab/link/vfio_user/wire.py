@@ -132,8 +132,9 @@ class Refused(Exception):
 
 def command_name(command: int) -> str:
     """The name the protocol document gives to a command, or its number."""
-    request = REQUESTS.get(command)
-    return request.name if request else f"command {command}"
+    if request := REQUESTS.get(command):
+        return request.name
+    return {DMA_READ: "DMA_READ", DMA_WRITE: "DMA_WRITE"}.get(command, f"command {command}")
 
 
 def reply(message_id: int, command: int, payload: bytes = b"") -> bytes:

@@ -41,6 +41,9 @@ VFIO_USER_MESSAGE_BYTES_MAX = VFIO_USER_TRANSFER_BYTES_MAX + 32
 VFIO_USER_RECEIVE_BYTES = VFIO_USER_MESSAGE_BYTES_MAX + 65_536
 """Room of our client for what it has received: the rest of a message, and one read behind it."""
 
+VFIO_USER_VERSION_BYTES_MAX = 4_096
+"""Longest answer to VERSION: real ones have about 200 bytes. Bounds what JSON can cost us."""
+
 VFIO_USER_REGION_INFO_BYTES_MAX = 4_096
 """Longest description of a region: room for 250 areas that can be mapped. Real ones have one."""
 

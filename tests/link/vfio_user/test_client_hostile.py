@@ -28,7 +28,7 @@ from tests.link.vfio_user.fake_server import (
     words_of,
 )
 
-DEEP = wire.VERSION_HEAD.pack(0, 0) + b"[" * 50_000 + b"]" * 50_000 + b"\0"
+DEEP = wire.VERSION_HEAD.pack(0, 0) + b"[" * 2_000 + b"]" * 2_000 + b"\0"
 NOT_UTF8 = wire.VERSION_HEAD.pack(0, 0) + b'{"capabilities": {"max_msg_fds": "\xff"}}\0'
 
 
@@ -178,13 +178,33 @@ def test_descriptors_of_one_message_are_not_taken_for_the_next_ones(fake: FakeSe
     os.close(fd)
 
 
+@pytest.mark.parametrize(
+    ("number", "room"),
+    [
+        (wire.DMA_MAP, 32),
+        (wire.DEVICE_GET_INFO, 16),
+        (wire.DEVICE_GET_IRQ_INFO, 16),
+        (wire.DEVICE_SET_IRQS, 20),
+        (wire.DEVICE_RESET, 0),
+    ],
+)
+def test_reply_that_is_longer_than_the_command(fake: FakeServer, number: int, room: int) -> None:
+    resets = wire.DEVICE_INFO.pack(16, wire.DEVICE_PCI | wire.DEVICE_RESETS, 9, 5)
+    fake.answers[wire.DEVICE_GET_INFO] = good(resets)
+    payload = resets + b"x" if number == wire.DEVICE_GET_INFO else b"x" * (room + 1)
+    fake.answers[number] = good(payload)
+
+    name = wire.command_name(number)
+    assert f"a reply to {name} with {room + 1} bytes of payload" in fake.error_of_link()
+
+
 # VERSION.
 
 
 @pytest.mark.parametrize(
     ("payload", "what"),
     [
-        (b"", "a reply to VERSION with 0 bytes of payload instead of 4"),
+        (b"", "a reply to VERSION with 0 bytes of payload instead of 4 to 4096"),
         (b"\0\0", "a reply to VERSION with 2 bytes of payload instead of 4"),
         (version({}, major=1), "the server speaks vfio-user 1.0; we speak 0.1"),
         (version({}, major=0xFFFF), "the server speaks vfio-user 65535.0; we speak 0.1"),
@@ -195,6 +215,7 @@ def test_descriptors_of_one_message_are_not_taken_for_the_next_ones(fake: FakeSe
         (version({"max_data_xfer_size": 7}), "the server takes 1 descriptors and 7 bytes"),
         (wire.VERSION_HEAD.pack(0, 0) + b"{}}\0", "no such JSON"),
         (wire.VERSION_HEAD.pack(0, 0) + b"\0\0", "no such JSON"),
+        (version("x" * 5_000), "payload instead of 4 to 4096"),
         (DEEP, "no such JSON"),
         (NOT_UTF8, "no such JSON"),
     ],
@@ -270,8 +291,8 @@ def test_interrupt_information_that_is_too_short(fake: FakeServer) -> None:
     [
         (lambda reply: reply[:-1], "REGION_READ with 19 bytes of payload instead of 20"),
         (lambda reply: b"", "REGION_READ with 0 bytes of payload instead of 20"),
-        (lambda reply: reply + b"x", "another reply of 21 bytes to a read of 4 bytes at 0x1c"),
-        (lambda reply: b"\xff" + reply[1:], "another reply of 20 bytes to a read of 4 bytes"),
+        (lambda reply: reply + b"x", "REGION_READ with 21 bytes of payload instead of 20"),
+        (lambda reply: b"\xff" + reply[1:], "something else than the 4 bytes at 0x1c of region 0"),
     ],
 )
 def test_register_whose_reply_is_another_one(fake: FakeServer, change: object, what: str) -> None:

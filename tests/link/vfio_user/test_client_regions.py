@@ -51,10 +51,10 @@ def test_device_that_is_no_pci_device(fake: FakeServer, payload: bytes, what: st
     ("payload", "what"),
     [
         (b"x" * 31, "DEVICE_GET_REGION_INFO with 31 bytes of payload instead of 32"),
-        (region_info(3), "information on region 3 when asked for 0"),
+        (region_info(3), "information on region 3 with argsz 32 and 0 descriptors, when asked for"),
         (region_info(argsz=31), "argsz 31"),
         (region_info(argsz=0), "argsz 0"),
-        (region_info() + b"x", "33 bytes, 0 descriptors"),
+        (region_info() + b"x", "with 33 bytes of payload instead of 32"),
         (region_info(argsz=4097), "4097 bytes of information on region 0"),
         (region_info(argsz=0xFFFF_FFFF), "4294967295 bytes of information on region 0"),
     ],

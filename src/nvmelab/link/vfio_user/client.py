@@ -205,11 +205,11 @@ class VfioUserLink:
 
     def _read(self, region: int, offset: int, size: int) -> int:
         access = wire.ACCESS.pack(offset, region, size)
-        reply = self._connection.ask(wire.REGION_READ, access, least=len(access) + size)
-        if reply[: len(access)] != access or len(reply) != len(access) + size:
+        length = len(access) + size
+        reply = self._connection.ask(wire.REGION_READ, access, least=length, most=length)
+        if reply[: len(access)] != access:
             raise self._connection.fail(
-                f"another reply of {len(reply)} bytes to a read of {size} bytes at {offset:#x} "
-                f"of region {region}"
+                f"something else than the {size} bytes at {offset:#x} of region {region}"
             )
         return int.from_bytes(reply[len(access) :], "little")
 

@@ -86,18 +86,30 @@ class Connection:
         self._sock.close()
 
     def ask(
-        self, command: int, payload: bytes = b"", fds: Sequence[int] = (), *, least: int = 0
+        self,
+        command: int,
+        payload: bytes = b"",
+        fds: Sequence[int] = (),
+        *,
+        least: int = 0,
+        most: int | None = None,
     ) -> bytes:
-        """The reply to a command: at least `least` bytes. Raises LinkError, also when the server
-        refuses."""
-        reply, its_fds = self.ask_for_fds(command, payload, fds, least=least)
+        """The payload of the reply to a command: `least` to `most` bytes, the latter by default
+        as many as the command's own. Raises LinkError, also when the server refuses."""
+        reply, its_fds = self.ask_for_fds(command, payload, fds, least=least, most=most)
         if its_fds:
             wire.close_all(its_fds)
             raise self.fail(f"descriptors with the reply to {wire.command_name(command)}")
         return reply
 
     def ask_for_fds(
-        self, command: int, payload: bytes = b"", fds: Sequence[int] = (), *, least: int = 0
+        self,
+        command: int,
+        payload: bytes = b"",
+        fds: Sequence[int] = (),
+        *,
+        least: int = 0,
+        most: int | None = None,
     ) -> tuple[bytes, list[int]]:
         """As `ask`; and the descriptors that came with the reply, which are the caller's."""
         if self._failure:
@@ -111,10 +123,12 @@ class Connection:
         if reply.flags & wire.ERROR:
             wire.close_all(reply.fds)
             raise LinkError(f"{self.path}: the server refuses {name}: {_errno_text(reply.error)}")
-        if len(reply.payload) < least:
+        most = len(payload) if most is None else most
+        if not least <= len(reply.payload) <= most:
             wire.close_all(reply.fds)
+            length = f"{least}" if least == most else f"{least} to {most}"
             raise self.fail(
-                f"a reply to {name} with {len(reply.payload)} bytes of payload instead of {least}"
+                f"a reply to {name} with {len(reply.payload)} bytes of payload instead of {length}"
             )
         return reply.payload, reply.fds
 

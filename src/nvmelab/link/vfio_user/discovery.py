@@ -17,6 +17,7 @@ from nvmelab.limits import (
     MESSAGE_FDS_MAX,
     VFIO_USER_REGION_INFO_BYTES_MAX,
     VFIO_USER_TRANSFER_BYTES_MAX,
+    VFIO_USER_VERSION_BYTES_MAX,
 )
 from nvmelab.link.base import LinkError
 from nvmelab.link.vfio_user import irq, wire
@@ -68,7 +69,10 @@ def negotiate(connection: Connection) -> Capabilities:
     }
     head, path = wire.VERSION_HEAD, connection.path
     reply = connection.ask(
-        wire.VERSION, head.pack(0, 1) + json.dumps(ours).encode() + b"\0", least=head.size
+        wire.VERSION,
+        head.pack(0, 1) + json.dumps(ours).encode() + b"\0",
+        least=head.size,
+        most=VFIO_USER_VERSION_BYTES_MAX,
     )
     major, minor = head.unpack_from(reply)
     if major != 0:
@@ -122,15 +126,18 @@ def _region(connection: Connection, index: int, argsz: int) -> tuple[int, Region
     """How long the information on a region is, and as much as fits into `argsz` bytes of it."""
     layout = wire.REGION_INFO
     reply, fds = connection.ask_for_fds(
-        wire.DEVICE_GET_REGION_INFO, layout.pack(argsz, 0, index, 0, 0, 0), least=layout.size
+        wire.DEVICE_GET_REGION_INFO,
+        layout.pack(argsz, 0, index, 0, 0, 0),
+        least=layout.size,
+        most=argsz,
     )
     with contextlib.ExitStack() as stack:
         stack.callback(wire.close_all, fds)
         needed, flags, its_index, at, size, offset = layout.unpack_from(reply)
-        if its_index != index or needed < layout.size or len(reply) > argsz or len(fds) > 1:
+        if its_index != index or needed < layout.size or len(fds) > 1:
             raise connection.fail(
-                f"information on region {its_index} when asked for {index} in {argsz} bytes: "
-                f"argsz {needed}, {len(reply)} bytes, {len(fds)} descriptors"
+                f"information on region {its_index} with argsz {needed} and {len(fds)} "
+                f"descriptors, when asked for region {index}"
             )
         found = Region(size, bool(flags & wire.REGION_WRITEABLE))
         if needed <= argsz and flags & wire.REGION_MMAP and fds:

@@ -62,8 +62,9 @@ VFIO_USER_SPIN_S = 0.000_2
 """Seconds for which our client looks without a pause at the memory that it shares with a device: a
 few times what a command takes. A server on the same processor must not wait longer."""
 
-VFIO_USER_POLL_S = 0.001
-"""Longest pause between two such looks after that: the shortest that epoll knows."""
+VFIO_USER_POLL_S = 0.002
+"""Longest pause between two such looks after that: what does not raise an interrupt is noticed
+later by so much, and looking 500 times a second costs 1 % of a processor."""
 
 LOG_LINES_MAX = 10
 """Log lines of one kind in each LOG_WINDOW_S; the rest are counted. A hostile or broken peer can

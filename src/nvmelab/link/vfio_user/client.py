@@ -45,6 +45,8 @@ _BASE = 0x1000_0000
 _PAGE = 4096
 _BAR0 = 0
 _CONFIG_BYTES_MIN = 256
+_EPOLL_S = 0.001
+"""Shortest sleep that epoll knows: it counts in milliseconds."""
 _SETTLE_READS = 4
 """Register reads of `settle`. A server handles messages in order, and most devices get a turn in
 between."""
@@ -251,16 +253,23 @@ class VfioUserLink:
         self._wait(lambda: False, VFIO_USER_SETTLE_S)
 
     def _wait(self, done: Callable[[], bool], limit_s: float) -> bool:
-        now = self._clock()
-        deadline, spin_until = now + limit_s, now + VFIO_USER_SPIN_S
+        start = self._clock()
         while not done():
             self._connection.look()
-            now = self._clock()
-            if now > deadline:
+            spent = self._clock() - start
+            if spent > limit_s:
                 return done()
             if self._pump:
                 self._pump()
-            elif now > spin_until:
-                # What is waited for is mostly in memory, where nothing wakes us.
-                self._events.poll(VFIO_USER_POLL_S)
+            elif spent > VFIO_USER_SPIN_S:
+                self._sleep(min(spent / 4, VFIO_USER_POLL_S))
         return True
+
+    def _sleep(self, pause_s: float) -> None:
+        """Until an interrupt or a message comes, or the pause is over. What is waited for is often
+        in memory, where nothing wakes us: so a pause is part of the time that was waited already,
+        and what came meanwhile is not seen much later."""
+        if pause_s < _EPOLL_S:
+            time.sleep(pause_s)
+        else:
+            self._events.poll(pause_s)

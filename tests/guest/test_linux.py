@@ -189,3 +189,64 @@ def test_mapped_doorbells_lose_no_ring_after_an_idle_pause(image: Path, tmp_path
     assert re.search(r'"total_ios" : 200,', console)
     assert re.search(r"err= 0", console)
     assert warnings_of(console) == []
+
+
+VERIFY = """
+    fio --name=verify --filename=/dev/nvme0n1 --rw=randrw --bs=4k --direct=1 \
+        --ioengine=libaio --iodepth=32 --numjobs=2 --cpus_allowed=0,1 \
+        --cpus_allowed_policy=split --size=6M --offset_increment=64M \
+        --verify=crc32c --verify_fatal=1 --verify_backlog=256 --group_reporting
+"""
+
+
+def count(pattern: str, log: str) -> int:
+    """The lines of the log that begin with `pattern`, without the prefix that all events have."""
+    return len(re.findall(rf"^pci_nvme_{pattern}", log, re.MULTILINE))
+
+
+def test_shadow_doorbells_spare_a_guest_the_head_doorbells(image: Path, tmp_path: Path) -> None:
+    job = f"modprobe nvme; wait-for /dev/nvme0n1\n{VERIFY}{WARNINGS}"
+    trace = tmp_path / "run.log"
+    options = ["--queue-entries", "1024", "--trace", "pci_nvme_*", "--trace-file", str(trace)]
+
+    console = run_nvmelab(options, guest_command(job, tmp_path, nvme_disk(image))).check()
+
+    log = trace.read_text()
+    commands = count("io_cmd ", log)
+    assert re.search(r"err= 0", console)
+    assert warnings_of(console) == []
+    assert count("dbbuf_config ", log) == 1
+    # Once in each round of a ring, and when it is full: how often Linux rings for a tail depends
+    # on who is faster.
+    assert commands > 3000
+    assert count("mmio_doorbell_cq cqid [12] ", log) <= commands // 100
+    assert count("mmio_doorbell_sq sqid [12] ", log) <= commands
+    assert count("ub_", log) == 0
+
+
+@pytest.mark.parametrize("entries", [4, 1024])
+def test_controller_resets_under_load_lose_nothing(
+    entries: int, image: Path, tmp_path: Path
+) -> None:
+    job = (
+        f"""
+        modprobe nvme; wait-for /dev/nvme0n1
+        {VERIFY.rstrip()} &
+        for i in 1 2 3 4; do
+            sleep 0.5
+            echo 1 > /sys/class/nvme/nvme0/reset_controller
+        done
+        wait $!
+        """
+        + WARNINGS
+    )
+    trace = tmp_path / "run.log"
+    options = ["--queue-entries", str(entries), "--trace", "pci_nvme_*", "--trace-file", str(trace)]
+
+    console = run_nvmelab(options, guest_command(job, tmp_path, nvme_disk(image))).check()
+
+    log = trace.read_text()
+    assert re.search(r"err= 0", console)
+    assert warnings_of(console) == []
+    assert count("dbbuf_config ", log) == 5
+    assert count("ub_", log) == 0

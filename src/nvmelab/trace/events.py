@@ -74,7 +74,11 @@ _TABLE = (
     _event("del_sq", "sqid:d", "deleting submission queue", "E"),
     _event("del_cq", "cqid:d", "deleted completion queue,", "E"),
     # Shadow doorbells.
-    _event("dbbuf_config", "dbs_addr:x eis_addr:x", "", "E"),
+    Event(
+        "dbbuf_config",
+        (("dbs_addr", "x"), ("eis_addr", "x")),
+        "dbs_addr={:#x} eis_addr={:#x}",
+    ),
     _event("update_sq_tail", "sqid:d new_tail:d"),
     _event("update_cq_head", "cqid:d new_head:d"),
     _event("update_sq_eventidx", "sqid:d new_eventidx:d"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import nvmelab.suite.commands
 import nvmelab.suite.deletion
 import nvmelab.suite.overcommit
+import nvmelab.suite.pointers
 import nvmelab.suite.queues
 import nvmelab.suite.registers
 import nvmelab.suite.reset
 import nvmelab.suite.rings
 import nvmelab.suite.shadow
-import nvmelab.suite.shutdown  # noqa: F401
+import nvmelab.suite.shutdown
+import nvmelab.suite.transfer  # noqa: F401
 from nvmelab.suite.base import CHECKS as _DECLARED
 
 GROUPS = (

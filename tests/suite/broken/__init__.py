@@ -7,7 +7,17 @@ with a step changed, not a flag that a check could know.
 from __future__ import annotations
 
 from nvmelab.device.controller import Controller
-from tests.suite.broken import commands, overcommit, queues, registers, reset, rings, shutdown
+from tests.suite.broken import (
+    commands,
+    overcommit,
+    queues,
+    registers,
+    reset,
+    rings,
+    shadow,
+    shutdown,
+    transfer,
+)
 
 BROKEN: dict[str, list[type[Controller]]] = {
     **registers.BROKEN,
@@ -17,4 +27,6 @@ BROKEN: dict[str, list[type[Controller]]] = {
     **overcommit.BROKEN,
     **queues.BROKEN,
     **commands.BROKEN,
+    **shadow.BROKEN,
+    **transfer.BROKEN,
 }

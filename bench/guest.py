@@ -26,7 +26,8 @@ from tests.guest.lab import accelerator, guest_command, nvme_disk  # noqa: E402
 
 CONTENDERS: dict[str, list[str] | None] = {
     "qemu": None,
-    "trapped": [],
+    "trapped": ["--doorbells", "trapped"],
+    "shadow": [],
     "mapped": ["--doorbells", "mapped"],
 }
 JOBS = [
@@ -89,21 +90,19 @@ def main() -> None:
                 print(f"round {number + 1}, {contender}", file=sys.stderr, flush=True)
                 runs[contender].append(measure(options, command))
     print(f"cache={arguments.cache}, {accelerator()[1]}, {arguments.rounds} rounds\n")
-    print("| fio job | depth | QEMU IOPS | trapped IOPS | ratio | mapped IOPS | ratio |")
-    print("|---|---|---|---|---|---|---|")
+    ours = [name for name in CONTENDERS if name != "qemu"]
+    print("| fio job | depth | QEMU IOPS |" + "".join(f" {name} IOPS | ratio |" for name in ours))
+    print("|---|---|---|" + "---|---|" * len(ours))
     for job in JOBS:
         iops = {name: statistics.median(run[job] for run in runs[name]) for name in CONTENDERS}
         ratios = {
             name: statistics.median(
-                ours[job] / theirs[job]
-                for ours, theirs in zip(runs[name], runs["qemu"], strict=True)
+                run[job] / theirs[job] for run, theirs in zip(runs[name], runs["qemu"], strict=True)
             )
-            for name in ("trapped", "mapped")
+            for name in ours
         }
-        print(
-            f"| {job[0]} {job[1]} | {job[2]} | {iops['qemu']:,.0f} | {iops['trapped']:,.0f} | "
-            f"{ratios['trapped']:.2f} | {iops['mapped']:,.0f} | {ratios['mapped']:.2f} |"
-        )
+        columns = "".join(f" {iops[name]:,.0f} | {ratios[name]:.2f} |" for name in ours)
+        print(f"| {job[0]} {job[1]} | {job[2]} | {iops['qemu']:,.0f} |{columns}")
     print(json.dumps({name: [{str(k): v for k, v in run.items()} for run in rows]
                       for name, rows in runs.items()}), file=sys.stderr)  # fmt: skip
 

@@ -61,11 +61,12 @@ def device_options(command: F) -> F:
             ),
             click.option(
                 "--doorbells",
-                type=click.Choice(["trapped", "mapped"]),
-                default="trapped",
+                type=click.Choice(["shadow", "trapped", "mapped"]),
+                default="shadow",
                 show_default=True,
-                help="mapped: the guest writes doorbells into memory that is polled: faster, but "
-                "their order is lost, so there is no --trace.",
+                help="shadow: the guest may use shadow doorbells, as on QEMU's own device. "
+                "trapped: it may not, so each doorbell is a message, and --trace has them all. "
+                "mapped: it writes doorbells into memory that is polled; no --trace then.",
             ),
             click.option(
                 "--trace",

@@ -85,7 +85,7 @@ def run(
     try:
         _refuse_misplaced(qemu)
         plan = rewrite(qemu)
-        disks = [_disk(device, queue_entries, pci_id) for device in plan.devices]
+        disks = [_disk(device, queue_entries, pci_id, doorbells) for device in plan.devices]
         if dry_run:
             sockets = [f"nvme{number}.sock" for number in range(len(disks))]
             click.echo(shlex.join(plan.command(sockets)))
@@ -121,7 +121,9 @@ def _refuse_shared_images(disks: list[Disk]) -> None:
                 )
 
 
-def _disk(device: NvmeDevice, queue_entries: int | None, pci_id: tuple[int, int]) -> Disk:
+def _disk(
+    device: NvmeDevice, queue_entries: int | None, pci_id: tuple[int, int], doorbells: str
+) -> Disk:
     """What to serve in the place of one `-device nvme`. Raises Fail."""
     if queue_entries is not None and device.mqes is not None:
         raise Fail(
@@ -141,6 +143,7 @@ def _disk(device: NvmeDevice, queue_entries: int | None, pci_id: tuple[int, int]
             io_queues=device.max_ioqpairs,
             vectors=device.msix_qsize,
             mdts=device.mdts,
+            shadow_doorbells=doorbells == "shadow",
         ),
         cache=CacheMode(image.direct, image.write_cache, ignore_flush=not image.flush),
         read_only=image.read_only,

@@ -63,6 +63,7 @@ def serve(
             pci_vendor=pci_id[0],
             pci_device=pci_id[1],
             queue_entries=queue_entries or ControllerConfig().queue_entries,
+            shadow_doorbells=doorbells == "shadow",
         )
     except ValueError as error:
         raise Fail(str(error)) from None

@@ -6,6 +6,7 @@ NVMe over PCIe Transport 1.2, 3.1.2 (doorbells); Base 2.2, 5.2.5 and Annex B.5 (
 from __future__ import annotations
 
 from nvmelab.link.base import HostLink
+from nvmelab.memory import fence
 from nvmelab.spec.registers import DOORBELLS
 
 
@@ -52,9 +53,8 @@ class Doorbells:
             at = index << self._shift
             self._link.memory.store_u32(self._shadow + at, new)
             # Read after the store: a device that publishes its EventIdx and then looks at the
-            # shadow once more sees this value, or we see its EventIdx. (x86-64 may pass a load
-            # before an earlier store; the interpreter's own atomic operations between the two
-            # are full fences.)
+            # shadow once more sees this value, or we see its EventIdx.
+            fence()
             event_index = self._link.memory.load_u32(self._event_index + at)
             # Only a value that passes EventIdx need be written (B.5.1); the example of B.5.2 also
             # writes one that reaches it, which would hide a device that waits for that.

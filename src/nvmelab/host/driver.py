@@ -296,6 +296,8 @@ class Controller:
         qid = _free(self.cqs) if qid is None else qid
         self.doorbells.begin(2 * qid + 1)
         if interrupts and vector is None:
+            if not self.link.vectors:
+                raise DeviceError(f"{self.link.name} has no MSI-X vectors")
             vector = qid % self.link.vectors
         base = self.pool.zeroed(entries * CQE_SIZE)
         ien = int(vector is not None)

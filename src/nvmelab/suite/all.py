@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import nvmelab.suite.commands
+import nvmelab.suite.data
 import nvmelab.suite.deletion
+import nvmelab.suite.erase
 import nvmelab.suite.overcommit
 import nvmelab.suite.pointers
 import nvmelab.suite.queues

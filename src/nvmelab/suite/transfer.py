@@ -232,7 +232,7 @@ def _any_shape(bench: Bench, size: int) -> Shape:
     """Any legal one for that many bytes, with a list of one page."""
     source = bench.random
     offset = source.choice((0, 0, 4 * source.randrange(PAGE // 4)))
-    last = ENTRIES_PER_PAGE - (offset + size) // PAGE
+    last = ENTRIES_PER_PAGE - max(1, (offset + size) // PAGE)
     return Shape(
         offset, source.random() < 0.7, 8 * source.choice((0, last, source.randint(0, last)))
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from nvmelab.device.controller import Controller
 from tests.suite.broken import (
     commands,
+    data,
     overcommit,
     queues,
     registers,
@@ -29,4 +30,5 @@ BROKEN: dict[str, list[type[Controller]]] = {
     **commands.BROKEN,
     **shadow.BROKEN,
     **transfer.BROKEN,
+    **data.BROKEN,
 }

@@ -318,7 +318,8 @@ def mdts(bench: Bench) -> None:
         bench.skip("MDTS is 0: there is no limit")
     if limit > MDTS_MAX:
         bench.skip(f"MDTS is {limit} bytes, and checks transfer at most {MDTS_MAX}")
-    transfers = Transfers(bench, limit // PAGE + 6)
+    # A page of list for each 2 MiB, and some.
+    transfers = Transfers(bench, limit // PAGE + limit // (2 << 20) + 8)
     medium = transfers.medium
     most = limit // medium.block
     if not most or most + 1 > min(medium.blocks, 1 << 16):

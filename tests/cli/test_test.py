@@ -130,7 +130,10 @@ def test_expectation_that_is_not_met_any_more_is_told(nvmelab: Invoke, tmp_path:
         (["qemu:/"], "/ cannot be run: Permission denied"),
         (["qemu-vfio-user:/bin/true"], "/bin/true does not look like a QEMU"),
         (["vfio-user:/no/such.sock"], "/no/such.sock "),
-        (["qtest:/no/such.sock"], "/no/such.sock: No such file or directory; start QEMU with -qtest"),
+        (
+            ["qtest:/no/such.sock"],
+            "/no/such.sock: No such file or directory; start QEMU with -qtest",
+        ),
         (["inproc", "--only", "rinks"], "--only rinks names no check; groups are "),
         (["inproc", "--expect", "/no/such.toml"], "/no/such.toml: No such file"),
     ],

@@ -53,8 +53,10 @@ class SleepsWithoutASecondLook(WithShadows):
 
 
 class FullQueueIsNotArmed(WithShadows):
-    """EventIdx of a completion queue is not published when it is full: the host drains it in silence
-    (Propolis, issue 1008)."""
+    """EventIdx of a full completion queue is not published: the host drains it in silence.
+
+    Propolis, issue 1008.
+    """
 
     class shadow_doorbells(ShadowDoorbells):
         def step_cq(self, cq: CompletionQueue) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from nvmelab.host.buffers import Buffer
 from nvmelab.host.driver import Controller
-from nvmelab.host.errors import CommandFailed, DeviceError, Stuck
+from nvmelab.host.errors import CommandFailed, DeviceError, NotOffered, Stuck
 from nvmelab.host.namespaces import Namespace
 from nvmelab.host.qpair import Qpair
 from nvmelab.host.queues import Pending
@@ -32,6 +32,7 @@ __all__ = [
     "DeviceError",
     "LinkError",
     "Namespace",
+    "NotOffered",
     "Pending",
     "Qpair",
     "Stuck",

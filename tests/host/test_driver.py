@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nvmelab.host.driver import Controller as Driver
-from nvmelab.host.errors import CommandFailed, DeviceError, Stuck
+from nvmelab.host.errors import CommandFailed, DeviceError, NotOffered, Stuck
 from nvmelab.spec.features import Feature
 from nvmelab.spec.nvm import Read
 from nvmelab.spec.registers import OFFSET, Csts
@@ -206,11 +206,19 @@ def test_entry_of_any_bits_can_be_submitted() -> None:
     assert "opcode 0xd5" in repr(pending)
 
 
-def test_queue_larger_than_mqes_is_refused_by_the_device() -> None:
-    driver = started(queue_entries=4).driver
-    with pytest.raises(CommandFailed) as caught:
+def test_queue_that_the_device_need_not_have_is_not_asked_for() -> None:
+    driver = started(queue_entries=4, io_queues=2).driver
+    with pytest.raises(NotOffered, match=r"a queue of 5 entries: CAP\.MQES allows 4"):
         driver.create_qpair(entries=5)
-    assert caught.value.status == Status.INVALID_QUEUE_SIZE
+    with pytest.raises(NotOffered, match="an I/O queue 3: the controller has 2"):
+        driver.create_cq(entries=4, qid=3)
+
+
+def test_interrupts_of_a_function_without_vectors_are_not_offered() -> None:
+    driver = started().driver
+    driver.link.vectors = 0
+    with pytest.raises(NotOffered, match="no MSI-X vectors"):
+        driver.create_qpair(entries=4, interrupts=True)
 
 
 # Waits that cannot be satisfied.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nvmelab.host.errors import DeviceError
+from nvmelab.host.errors import DeviceError, NotOffered
 from nvmelab.link.base import HostLink, LinkError
 from nvmelab.suite.base import Bench, Check, Finding, Skip
 from nvmelab.suite.expectations import Expectations, ExpectationsError, Known, read_expectations
@@ -64,6 +64,7 @@ def test_finding_keeps_what_the_check_says_unless_it_says_more() -> None:
     [
         (DeviceError("odd", ref="Base 2.2, 9.9"), "finding", "odd"),
         (Skip("cannot"), "skipped", "cannot"),
+        (NotOffered("wings"), "skipped", "the device does not offer wings"),
         (LinkError("it is gone"), "error", "it is gone"),
         (
             AssertionError("oops"),

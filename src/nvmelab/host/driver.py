@@ -21,7 +21,7 @@ import msgspec
 from nvmelab.host.buffers import Buffer, Pool
 from nvmelab.host.cids import CidPolicy
 from nvmelab.host.doorbells import Doorbells
-from nvmelab.host.errors import DeviceError, Stuck
+from nvmelab.host.errors import DeviceError, NotOffered, Stuck
 from nvmelab.host.namespaces import Namespace
 from nvmelab.host.qpair import Qpair
 from nvmelab.host.queues import CompletionQueue, Flow, Pending, Release, SubmissionQueue
@@ -279,6 +279,14 @@ class Controller:
 
     # Queues.
 
+    def _require(self, qid: int, entries: int) -> None:
+        """Raise NotOffered for a queue that this controller need not have. (A Create command of
+        any kind can be submitted to the admin queue.)"""
+        if entries > self.cap.mqes:
+            raise NotOffered(f"a queue of {entries} entries: CAP.MQES allows {self.cap.mqes}")
+        if self.io_queues and qid > self.io_queues:  # 0: nothing was agreed on
+            raise NotOffered(f"an I/O queue {qid}: the controller has {self.io_queues}")
+
     def create_cq(
         self,
         *,
@@ -289,15 +297,17 @@ class Controller:
         release: Release = "batch",
     ) -> CompletionQueue:
         """Create an I/O completion queue, with the next free identifier unless told otherwise.
+        Raises NotOffered for one beyond CAP.MQES or the number of queues that was agreed on.
 
         `vector` is the MSI-X vector it raises, and None that it raises none; `interrupts` has it
         looked at only after its vector was raised, which needs one.
         """
         qid = _free(self.cqs) if qid is None else qid
+        self._require(qid, entries)
         self.doorbells.begin(2 * qid + 1)
         if interrupts and vector is None:
             if not self.link.vectors:
-                raise DeviceError(f"{self.link.name} has no MSI-X vectors")
+                raise NotOffered("interrupts: the function has no MSI-X vectors")
             vector = qid % self.link.vectors
         base = self.pool.zeroed(entries * CQE_SIZE)
         ien = int(vector is not None)
@@ -328,6 +338,7 @@ class Controller:
         """Create an I/O submission queue on `cq`, with the next free identifier unless told
         otherwise. See `SubmissionQueue` for the policies."""
         qid = _free(self.sqs) if qid is None else qid
+        self._require(qid, entries)
         self.doorbells.begin(2 * qid)
         base = self.pool.zeroed(entries * SQE_SIZE)
         self.run(CreateIoSq(qid=qid, qsize=entries, prp1=base, pc=1, cqid=cq.qid))

@@ -14,6 +14,10 @@ class DeviceError(Exception):
         self.ref = ref
 
 
+class NotOffered(Exception):
+    """The device does not have what was asked of the driver, and says so: nobody's fault."""
+
+
 class Stuck(DeviceError):
     """The device came to rest although something is outstanding. The message says what was waited
     for, and has the state of every ring."""

@@ -17,7 +17,7 @@ from nvmelab.spec.registers import CQE_SIZE
 from nvmelab.spec.status import Status
 from nvmelab.suite.base import Bench, check
 from nvmelab.suite.queues import cq_at
-from nvmelab.suite.rings import load
+from nvmelab.suite.rings import fits, load
 
 BROADCAST = 0xFFFF_FFFF
 WRITE_ZEROES_SUPPORTED = 1 << 3
@@ -64,7 +64,7 @@ def identifiers(bench: Bench) -> None:
     drawn = bench.random.sample(range(0x10000), 60)
     cids += [cid for cid in drawn if cid not in cids]
     bench.random.shuffle(cids)
-    qpair = bench.nvme.create_qpair(entries=8)
+    qpair = bench.nvme.create_qpair(entries=min(8, bench.nvme.cap.mqes))
     buffer = bench.nvme.buffer(PAGE)
     sent: list[tuple[Pending, bool]] = []
     for cid in cids:
@@ -91,8 +91,8 @@ def same_identifier(bench: Bench) -> None:
     """The same identifiers on two submission queues at once, and on the admin queue."""
     if bench.nvme.io_queues < 2:
         bench.skip("the controller has one I/O queue")
-    cq = bench.nvme.create_cq(entries=8)
-    qpairs = [bench.nvme.create_sq(entries=4, cq=cq) for _ in range(2)]
+    cq = bench.nvme.create_cq(entries=min(8, bench.nvme.cap.mqes))
+    qpairs = [bench.nvme.create_sq(entries=min(4, bench.nvme.cap.mqes), cq=cq) for _ in range(2)]
     buffer = bench.nvme.buffer(PAGE)
     for cid in [0, 0xFFFF, *(bench.random.randrange(0x10000) for _ in range(50))]:
         other = cid ^ 0xFF00
@@ -115,7 +115,7 @@ def same_identifier(bench: Bench) -> None:
 )
 def opcode(bench: Bench) -> None:
     """Reserved opcodes on an I/O queue, between good commands."""
-    qpair = bench.nvme.create_qpair(entries=4)
+    qpair = bench.nvme.create_qpair(entries=min(4, bench.nvme.cap.mqes))
     buffer = bench.nvme.buffer(PAGE)
     for number in RESERVED_OPCODES:
         data = bytearray(_read(buffer).encode())
@@ -160,7 +160,7 @@ def namespace(bench: Bench) -> None:
     nvme = bench.nvme
     most = nvme.identify().nn
     active = nvme.active_namespaces()
-    qpair = nvme.create_qpair(entries=4)
+    qpair = nvme.create_qpair(entries=min(4, nvme.cap.mqes))
     buffer = nvme.buffer(PAGE)
     invalid = [nsid for nsid in (most + 1, 0xFFFF_FFFE) if most < nsid < BROADCAST]
     for nsid in (0, *invalid):
@@ -197,7 +197,7 @@ def outside(bench: Bench) -> None:
     """Reads, writes and write zeroes beyond the end, across it, and beyond 64 bits."""
     nvme = bench.nvme
     identity, space = nvme.identify(), nvme.namespace(1)
-    qpair = nvme.create_qpair(entries=4)
+    qpair = nvme.create_qpair(entries=min(4, nvme.cap.mqes))
     limit = (PAGE << nvme.cap.mpsmin) << identity.mdts if identity.mdts else 1 << 32
     watched = (0, 1, space.blocks - 2, space.blocks - 1)
     content = {slba: bench.random.randbytes(space.block) for slba in watched}
@@ -295,6 +295,8 @@ def interrupt_handler(bench: Bench) -> None:
     if bench.link.vectors < 2:
         bench.skip("there is one vector, which is the admin queue's")
     for entries, commands in ((2, 60), (3, 90), (5, 150), (16, 200)):
+        if not fits(bench.nvme, entries):
+            continue
         qpair = bench.nvme.create_qpair(entries=entries, interrupts=True)
         load(bench, [qpair], commands)
         bench.nvme.delete_qpair(qpair)
@@ -309,7 +311,7 @@ def flush(bench: Bench) -> None:
     """Flush of one namespace after writes, and with NSID FFFFFFFFh."""
     nvme = bench.nvme
     vwc = nvme.identify().vwc
-    qpair = nvme.create_qpair(entries=4)
+    qpair = nvme.create_qpair(entries=min(4, nvme.cap.mqes))
     _write(bench, qpair, nvme.namespace(1), 0, bytes(nvme.namespace(1).block))
     for nsid in nvme.active_namespaces()[:4]:
         qpair.flush(nsid).check()
@@ -334,7 +336,7 @@ def flush(bench: Bench) -> None:
 def reserved(bench: Bench) -> None:
     """Ones in reserved and unused dwords, one at a time and all together."""
     nvme = bench.nvme
-    qpair = nvme.create_qpair(entries=4)
+    qpair = nvme.create_qpair(entries=min(4, nvme.cap.mqes))
     buffer = nvme.buffer(PAGE)
     ones = 0xFFFF_FFFF
     # PRP2 is not used by a transfer within one page, MPTR not without metadata. FUSE and PSDT

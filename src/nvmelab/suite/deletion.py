@@ -34,8 +34,8 @@ BLAMES_THE_COMMAND = (
 def delete_refused(bench: Bench) -> None:
     """Deleting queue 0, a queue that was never created, and one queue twice."""
     nvme = bench.nvme
-    cq = nvme.create_cq(entries=ENTRIES)
-    qpair = nvme.create_sq(entries=ENTRIES, cq=cq)
+    cq = nvme.create_cq(entries=min(ENTRIES, nvme.cap.mqes))
+    qpair = nvme.create_sq(entries=min(ENTRIES, nvme.cap.mqes), cq=cq)
     other = qpair.qid % nvme.io_queues + 1
     never = {0, other, nvme.io_queues + 1, LAST_QID} - {qpair.qid}
     for qid in sorted(never):
@@ -62,8 +62,11 @@ def delete_refused(bench: Bench) -> None:
 def delete_bound(bench: Bench) -> None:
     """Deleting a completion queue before the submission queues on it."""
     nvme = bench.nvme
-    cq = nvme.create_cq(entries=ENTRIES)
-    qpairs = [nvme.create_sq(entries=ENTRIES, cq=cq) for _ in range(min(3, nvme.io_queues))]
+    cq = nvme.create_cq(entries=min(ENTRIES, nvme.cap.mqes))
+    qpairs = [
+        nvme.create_sq(entries=min(ENTRIES, nvme.cap.mqes), cq=cq)
+        for _ in range(min(3, nvme.io_queues))
+    ]
     while qpairs:
         what = f"the deletion of a CQ with {len(qpairs)} SQs"
         refused(bench, DeleteIoCq(qid=cq.qid), what, Status.INVALID_QUEUE_DELETION)
@@ -83,8 +86,8 @@ def recreate(bench: Bench) -> None:
     nvme, draw = bench.nvme, bench.random
     cq: CompletionQueue | None = None
     for _ in range(25):
-        cq = cq or nvme.create_cq(entries=draw.randint(2, 7), qid=1)
-        qpair = nvme.create_sq(entries=draw.randint(2, 7), cq=cq, qid=1)
+        cq = cq or nvme.create_cq(entries=min(draw.randint(2, 7), nvme.cap.mqes), qid=1)
+        qpair = nvme.create_sq(entries=min(draw.randint(2, 7), nvme.cap.mqes), cq=cq, qid=1)
         load(bench, [qpair], draw.randint(1, 2 * cq.entries) | 1)
         nvme.delete_sq(1)
         if draw.random() < 0.7:
@@ -147,14 +150,14 @@ def _any(cq: CompletionQueue) -> bool:
 def delete_busy(bench: Bench) -> None:
     """A submission queue deleted at once after its doorbell was rung, and created again."""
     nvme = bench.nvme
-    cq = nvme.create_cq(entries=16)
+    cq = nvme.create_cq(entries=min(16, nvme.cap.mqes))
     buffer = nvme.buffer(512)
     for round in range(8):
-        qpair = nvme.create_sq(entries=8, cq=cq, qid=1)
+        qpair = nvme.create_sq(entries=min(8, nvme.cap.mqes), cq=cq, qid=1)
         victims = [qpair.read(slba=round, buffer=buffer) for _ in range(bench.random.randint(1, 7))]
         _delete(bench, qpair.sq, nvme.admin.submit(DeleteIoSq(qid=1)), victims)
         _watch(bench, cq, 1, [])
-    load(bench, [nvme.create_sq(entries=8, cq=cq, qid=1)], 20)
+    load(bench, [nvme.create_sq(entries=min(8, nvme.cap.mqes), cq=cq, qid=1)], 20)
 
 
 @check("queues.delete-unposted", ref=DELETE_SQ, expected=NOTHING_AFTER)

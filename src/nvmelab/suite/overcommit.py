@@ -53,9 +53,9 @@ def overcommit(
     load = _Load(controller, storage, source, entries, cq_entries)
     storage.hold = True
     try:
-        for _ in range(bursts):
-            if not load.burst():
-                return load.report(hang=True)
+        if not all(load.burst() for _ in range(bursts)):
+            return load.report(hang=True)
+        controller.delete_qpair(load.qpair)
         return load.report(hang=False)
     finally:
         storage.hold = False
@@ -78,7 +78,7 @@ class _Load:
         self._storage = storage
         self._source = source
         self._namespaces = controller.active_namespaces()
-        self._qpair: Qpair = controller.create_qpair(
+        self.qpair: Qpair = controller.create_qpair(
             entries=entries, cq_entries=cq_entries, flow="sqhd", release="entry"
         )
         self._buffer = controller.buffer(512)
@@ -88,7 +88,7 @@ class _Load:
     def burst(self) -> bool:
         """Submit some commands as fast as there is room, until all are done. False if they never
         are."""
-        entries = self._qpair.sq.entries
+        entries = self.qpair.sq.entries
         # The first burst is the plain one: enough commands to over-commit twice, oldest first.
         first = self._commands == 0
         order = ORDERS["oldest first" if first else self._source.choice(sorted(ORDERS))]
@@ -97,19 +97,19 @@ class _Load:
         eager = 1.0 if first else self._source.choice((1.0, 0.7))
         one_by_one = first or self._source.random() < 0.7
         pending: list[Pending] = []
-        while todo or self._qpair.outstanding:
-            while todo and self._qpair.sq.room and self._source.random() < eager:
+        while todo or self.qpair.outstanding:
+            while todo and self.qpair.sq.room and self._source.random() < eager:
                 nsid = self._namespaces[len(pending) % len(self._namespaces)] if spread else 1
                 pending.append(self._read(nsid))
                 todo -= 1
-            self._most = max(self._most, self._qpair.outstanding)
+            self._most = max(self._most, self.qpair.outstanding)
             self._link.settle()
             if self._storage.held():
                 self._storage.release(order(self._source, self._storage.held()))
                 self._link.settle()
-                self._qpair.cq.reap(1 if one_by_one else None)
+                self.qpair.cq.reap(1 if one_by_one else None)
                 continue
-            idle = not self._qpair.cq.reap(1) and not (todo and self._qpair.sq.room)
+            idle = not self.qpair.cq.reap(1) and not (todo and self.qpair.sq.room)
             if idle and not self._at_last():
                 return False
         for command in pending:
@@ -118,16 +118,16 @@ class _Load:
 
     def _read(self, nsid: int) -> Pending:
         self._commands += 1
-        return self._qpair.read(nsid, slba=self._commands % 1024, buffer=self._buffer)
+        return self.qpair.read(nsid, slba=self._commands % 1024, buffer=self._buffer)
 
     def _at_last(self) -> bool:
         """Something comes after all: an operation of the storage, or a completion. Nothing is held
         back, and the driver has nothing left that it could submit."""
-        storage, cq = self._storage, self._qpair.cq
+        storage, cq = self._storage, self.qpair.cq
         return self._link.wait(lambda: storage.held() > 0 or cq.peek() is not None)
 
     def report(self, *, hang: bool) -> Run:
-        state = self._qpair.state() if hang else ""
+        state = self.qpair.state() if hang else ""
         return Run(hang, self._commands, self._most, state)
 
 

@@ -50,8 +50,8 @@ def strict(bench: Bench) -> bool:
 
 def usable(bench: Bench, qid: int) -> None:
     """A queue pair of that identifier can be created, works, and can be deleted."""
-    cq = bench.nvme.create_cq(entries=ENTRIES, qid=qid)
-    qpair = bench.nvme.create_sq(entries=ENTRIES, cq=cq, qid=qid)
+    cq = bench.nvme.create_cq(entries=min(ENTRIES, bench.nvme.cap.mqes), qid=qid)
+    qpair = bench.nvme.create_sq(entries=min(ENTRIES, bench.nvme.cap.mqes), cq=cq, qid=qid)
     load(bench, [qpair], 2 * ENTRIES + 1)
     bench.nvme.delete_qpair(qpair)
 
@@ -114,7 +114,7 @@ def cq_identifiers(bench: Bench) -> None:
     _, count = allocated(bench)
     refused(bench, _cq(bench, 0), "a CQ with identifier 0")
     bench.nvme.identify()
-    qpair = bench.nvme.create_qpair(entries=ENTRIES)
+    qpair = bench.nvme.create_qpair(entries=min(ENTRIES, bench.nvme.cap.mqes))
     load(bench, [qpair], ENTRIES + 1)
     in_use = _cq(bench, qpair.cq.qid, entries=2 * ENTRIES)
     refused(bench, in_use, f"a second CQ with identifier {qpair.cq.qid}")
@@ -135,10 +135,10 @@ def cq_identifiers(bench: Bench) -> None:
 def sq_identifiers(bench: Bench) -> None:
     """Submission queues with identifiers that are 0, in use, or too large."""
     count, _ = allocated(bench)
-    cq = bench.nvme.create_cq(entries=ENTRIES)
+    cq = bench.nvme.create_cq(entries=min(ENTRIES, bench.nvme.cap.mqes))
     refused(bench, _sq(bench, 0, cq.qid), "an SQ with identifier 0")
     bench.nvme.identify()
-    qpair = bench.nvme.create_sq(entries=ENTRIES, cq=cq)
+    qpair = bench.nvme.create_sq(entries=min(ENTRIES, bench.nvme.cap.mqes), cq=cq)
     load(bench, [qpair], ENTRIES + 1)
     in_use = _sq(bench, qpair.qid, cq.qid, entries=2 * ENTRIES)
     refused(bench, in_use, f"a second SQ with identifier {qpair.qid}")
@@ -218,7 +218,7 @@ def cq_size(bench: Bench) -> None:
 )
 def sq_size(bench: Bench) -> None:
     """Submission queues of one entry, and of more than CAP.MQES allows."""
-    cq = bench.nvme.create_cq(entries=ENTRIES)
+    cq = bench.nvme.create_cq(entries=min(ENTRIES, bench.nvme.cap.mqes))
     most = bench.nvme.cap.mqes
     refused(bench, _sq(bench, 1, cq.qid, entries=1), "an SQ of 1 entry (QSIZE 0)")
     for entries in sorted({most + 1, 65_536}):
@@ -242,8 +242,14 @@ def vector(bench: Bench) -> None:
         command = _cq(bench, 1, ien=1, iv=number)
         refused(bench, command, f"a CQ with vector {number}, of {vectors} in the table,")
     usable(bench, 1)
-    last = bench.nvme.create_cq(entries=ENTRIES, vector=vectors - 1, interrupts=True)
-    load(bench, [bench.nvme.create_sq(entries=ENTRIES, cq=last)], 2 * ENTRIES + 1)
+    last = bench.nvme.create_cq(
+        entries=min(ENTRIES, bench.nvme.cap.mqes), vector=vectors - 1, interrupts=True
+    )
+    load(
+        bench,
+        [bench.nvme.create_sq(entries=min(ENTRIES, bench.nvme.cap.mqes), cq=last)],
+        2 * ENTRIES + 1,
+    )
 
 
 @check(
@@ -262,7 +268,7 @@ def contiguous(bench: Bench) -> None:
     command = CreateIoCq(qid=1, qsize=ENTRIES, prp1=prp_list, pc=0)
     statuses = (Status.INVALID_FIELD_IN_COMMAND,) if strict(bench) else ()
     refused(bench, command, "a CQ with PC 0 (CAP.CQR is 1)", *statuses)
-    cq = nvme.create_cq(entries=ENTRIES, qid=1)
+    cq = nvme.create_cq(entries=min(ENTRIES, nvme.cap.mqes), qid=1)
     attempt = nvme.admin.submit(
         CreateIoSq(qid=1, qsize=ENTRIES, prp1=prp_list, pc=0, cqid=cq.qid)
     ).wait()
@@ -288,13 +294,13 @@ def aligned(bench: Bench) -> None:
         command: Command = CreateIoCq(qid=1, qsize=ENTRIES, prp1=base, pc=1)
         if nvme.admin.submit(command).wait().ok:
             cq = cq_at(bench, 1, base, ENTRIES)
-            qpair = nvme.create_sq(entries=ENTRIES, cq=cq, qid=1)
+            qpair = nvme.create_sq(entries=min(ENTRIES, nvme.cap.mqes), cq=cq, qid=1)
             what = f"a CQ {offset} bytes into a page"
             _works_as_asked(bench, qpair, what, f"{CREATE_CQ} (PRP1)")
             nvme.delete_qpair(qpair)
         usable(bench, 1)
         base = nvme.pool.zeroed(2 * PAGE) + offset
-        cq = nvme.create_cq(entries=ENTRIES, qid=1)
+        cq = nvme.create_cq(entries=min(ENTRIES, nvme.cap.mqes), qid=1)
         command = CreateIoSq(qid=1, qsize=ENTRIES, prp1=base, pc=1, cqid=1)
         if nvme.admin.submit(command).wait().ok:
             qpair = sq_at(bench, 1, base, ENTRIES, cq)
@@ -346,7 +352,7 @@ def all_queues(bench: Bench) -> None:
     """As many queue pairs as are allocated (at most 32) at the same time, deleted one by one."""
     bench.nvme.start(io_queues=32)
     count = min(bench.nvme.io_queues, 32)
-    sizes = [bench.random.randint(2, 6) for _ in range(count)]
+    sizes = [min(bench.random.randint(2, 6), bench.nvme.cap.mqes) for _ in range(count)]
     qpairs = [bench.nvme.create_qpair(entries=entries) for entries in sizes]
     load(bench, qpairs, 9)
     bench.random.shuffle(qpairs)
@@ -367,9 +373,9 @@ def any_identifier(bench: Bench) -> None:
     usable(bench, top)
     if top == 1:
         return
-    first, last = (nvme.create_cq(entries=ENTRIES, qid=qid) for qid in (1, top))
+    first, last = (nvme.create_cq(entries=min(ENTRIES, nvme.cap.mqes), qid=qid) for qid in (1, top))
     crossed = [
-        nvme.create_sq(entries=ENTRIES, cq=last, qid=1),
+        nvme.create_sq(entries=min(ENTRIES, nvme.cap.mqes), cq=last, qid=1),
         nvme.create_sq(entries=ENTRIES + 1, cq=first, qid=top),
     ]
     load(bench, crossed, 2 * ENTRIES + 1)
@@ -390,8 +396,10 @@ def shared_vector(bench: Bench) -> None:
     if bench.nvme.io_queues < 2:
         bench.skip("the controller has one I/O queue")
     number = bench.link.vectors - 1
-    cqs = [bench.nvme.create_cq(entries=3, vector=number) for _ in range(2)]
-    qpairs = [bench.nvme.create_sq(entries=ENTRIES, cq=cq) for cq in cqs]
+    cqs = [
+        bench.nvme.create_cq(entries=min(3, bench.nvme.cap.mqes), vector=number) for _ in range(2)
+    ]
+    qpairs = [bench.nvme.create_sq(entries=min(ENTRIES, bench.nvme.cap.mqes), cq=cq) for cq in cqs]
     buffer = bench.nvme.buffer(512)
     bench.link.take_interrupts(number)
 

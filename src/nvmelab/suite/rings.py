@@ -203,7 +203,10 @@ def shared_cq(bench: Bench) -> None:
     if bench.nvme.io_queues < 4:
         bench.skip(f"the controller has {bench.nvme.io_queues} I/O queues")
     cq = bench.nvme.create_cq(entries=4)
-    qpairs = [bench.nvme.create_sq(entries=entries, cq=cq) for entries in (2, 3, 5, 8)]
+    qpairs = [
+        bench.nvme.create_sq(entries=min(entries, bench.nvme.cap.mqes), cq=cq)
+        for entries in (2, 3, 5, 8)
+    ]
     load(bench, qpairs, 60)
 
 
@@ -214,7 +217,7 @@ def shared_cq(bench: Bench) -> None:
 )
 def shared_cq_delete(bench: Bench) -> None:
     """One of two submission queues on a completion queue is deleted and created again."""
-    cq = bench.nvme.create_cq(entries=5)
+    cq = bench.nvme.create_cq(entries=min(5, bench.nvme.cap.mqes))
     first, second = (bench.nvme.create_sq(entries=4, cq=cq) for _ in range(2))
     for _ in range(3):
         load(bench, [first, second], 7)
@@ -287,7 +290,7 @@ def _reaped(qpair: Qpair, limit: int) -> bool:
 )
 def sqhd(bench: Bench) -> None:
     """The SQ head pointer of the last completion, whenever nothing is outstanding."""
-    qpair = bench.nvme.create_qpair(entries=5)
+    qpair = bench.nvme.create_qpair(entries=min(5, bench.nvme.cap.mqes))
     buffer = bench.nvme.buffer(512)
     for number in range(30):
         for _ in range(number % 4 + 1):

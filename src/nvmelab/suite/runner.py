@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from nvmelab.host.driver import Controller
-from nvmelab.host.errors import DeviceError
+from nvmelab.host.errors import DeviceError, NotOffered
 from nvmelab.link.base import HostLink, LinkError
 from nvmelab.suite.base import Bench, Check, Finding, Skip
 
@@ -115,6 +115,8 @@ class Runner:
             outcome, seen, ref = "finding", str(error), error.ref or ref
         except Skip as skip:
             outcome, seen = "skipped", str(skip)
+        except NotOffered as missing:
+            outcome, seen = "skipped", f"the device does not offer {missing}"
         except LinkError as error:
             outcome, seen = "error", str(error)
         except (

@@ -42,7 +42,7 @@ def bad_pages(bench: Bench) -> None:
             done.status in (Status.INVALID_FIELD_IN_COMMAND, Status.PRP_OFFSET_INVALID),
             f"PRP1 {prp1:#x}, PRP2 {prp2:#x}: {done.status.label}",
         )
-    load(bench, [bench.nvme.create_qpair(entries=4)], 20)
+    load(bench, [bench.nvme.create_qpair(entries=min(4, bench.nvme.cap.mqes))], 20)
 
 
 @check(
@@ -96,7 +96,9 @@ def race(bench: Bench) -> None:
     """A second command stored after each single step that the device takes with the first."""
     _begin(bench)
     step = bench.link.step
-    qpair = bench.nvme.create_qpair(entries=4, cq_entries=8)
+    qpair = bench.nvme.create_qpair(
+        entries=min(4, bench.nvme.cap.mqes), cq_entries=min(8, bench.nvme.cap.mqes)
+    )
     buffer = bench.nvme.buffer(512)
     for pause in range(20):
         qpair.read(slba=0, buffer=buffer)
@@ -121,7 +123,9 @@ def shadow_full_cq(bench: Bench) -> None:
         if not fits(bench.nvme, 8):
             continue
         for together in (1, cq_entries - 1):
-            qpair = bench.nvme.create_qpair(entries=8, cq_entries=cq_entries, release="held")
+            qpair = bench.nvme.create_qpair(
+                entries=min(8, bench.nvme.cap.mqes), cq_entries=cq_entries, release="held"
+            )
             _drain(bench, qpair, together)
             bench.nvme.delete_qpair(qpair)
 
@@ -152,7 +156,7 @@ def queues_again(bench: Bench) -> None:
     """Queues deleted and created again while shadow doorbells are in use."""
     _begin(bench)
     for used in (1, 2, 3, 4):
-        qpair = bench.nvme.create_qpair(entries=4)
+        qpair = bench.nvme.create_qpair(entries=min(4, bench.nvme.cap.mqes))
         load(bench, [qpair], used)
         bench.nvme.delete_qpair(qpair)
 
@@ -166,7 +170,7 @@ def shadow_reset(bench: Bench) -> None:
     """A Controller Reset while shadow doorbells are in use, then work without them."""
     _begin(bench)
     nvme = bench.nvme
-    load(bench, [nvme.create_qpair(entries=4)], 7)
+    load(bench, [nvme.create_qpair(entries=min(4, nvme.cap.mqes))], 7)
     pages = nvme.doorbells.pages
     nvme.write_cc(Cc(iosqes=IOSQES, iocqes=IOCQES))
     nvme.wait_csts("CSTS.RDY 0", rdy=0)
@@ -174,7 +178,7 @@ def shadow_reset(bench: Bench) -> None:
     for page in pages:
         bench.link.memory.write(page, pattern)
     nvme.enable_beside()
-    load(bench, [nvme.create_qpair(entries=3)], 10)
+    load(bench, [nvme.create_qpair(entries=min(3, nvme.cap.mqes))], 10)
     for name, page in zip(("shadow doorbell", "EventIdx"), pages, strict=True):
         bench.expect(
             bench.link.memory.read(page, _PAGE) == pattern,

@@ -34,7 +34,7 @@ from nvmelab.targets import TargetError, open_target, parse_target
     "--only",
     multiple=True,
     metavar="CHECK",
-    help="Run only this group, this check, or what a wildcard names: queues, 'transfer.prp-*'. "
+    help="Run only this group, this check, or what a wildcard names: queues, 'transfer.list*'. "
     "May be repeated.",
 )
 @click.option(

@@ -6,6 +6,7 @@ import nvmelab.suite.commands
 import nvmelab.suite.data
 import nvmelab.suite.deletion
 import nvmelab.suite.erase
+import nvmelab.suite.identify
 import nvmelab.suite.overcommit
 import nvmelab.suite.pointers
 import nvmelab.suite.queues

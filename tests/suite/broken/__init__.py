@@ -10,6 +10,7 @@ from nvmelab.device.controller import Controller
 from tests.suite.broken import (
     commands,
     data,
+    identify,
     overcommit,
     queues,
     registers,
@@ -24,6 +25,7 @@ BROKEN: dict[str, list[type[Controller]]] = {
     **registers.BROKEN,
     **reset.BROKEN,
     **shutdown.BROKEN,
+    **identify.BROKEN,
     **rings.BROKEN,
     **overcommit.BROKEN,
     **queues.BROKEN,

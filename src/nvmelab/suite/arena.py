@@ -103,7 +103,8 @@ class Arena:
             part, entries = entries[: length - chained], entries[length - chained :]
             if chained:
                 part.append(self.base + pages[number + 1] * PAGE)
-            struct.pack_into(f"<{length}Q", self._image, pages[number] * PAGE + offset, *part)
+            at = pages[number] * PAGE + offset
+            self._image[at : at + 8 * length] = struct.pack(f"<{length}Q", *part)
             offset = 0
         assert not entries
 

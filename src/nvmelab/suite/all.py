@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nvmelab.suite.admin
 import nvmelab.suite.commands
 import nvmelab.suite.data
 import nvmelab.suite.deletion

@@ -3,9 +3,12 @@ itself, and is written where it belongs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nvmelab.host.buffers import PAGE
 from nvmelab.host.queues import Pending
 from nvmelab.spec.admin import Identify
+from nvmelab.spec.commands import Command
 from nvmelab.spec.identify import IDENTIFY_SIZE, Cns, DescriptorType
 from nvmelab.spec.status import Status
 from nvmelab.suite.base import Bench, check
@@ -396,27 +399,51 @@ def pointers(bench: Bench) -> None:
 
 
 def _scattered(bench: Bench, cns: int, nsid: int, offset: int) -> None:
+    def command(prp1: int, prp2: int) -> Command:
+        return Identify(cns=cns, nsid=nsid, prp1=prp1, prp2=prp2)
+
+    wanted = bench.nvme.identify_data(cns, nsid=nsid)
+    seen = read_scattered(bench, command, IDENTIFY_SIZE, offset, f"CNS {cns:#04x}")
+    at = next((at for at in range(len(wanted)) if seen[at] != wanted[at]), None)
+    if at is None:
+        return
+    where = "in the page of PRP2" if at + offset >= PAGE else "in the page of PRP1"
+    bench.expect(
+        False,
+        f"CNS {cns:#04x} with PRP1 {offset:#x} bytes into a page: byte {at:#x} of the data "
+        f"({where}) is {seen[at]:#04x}, and {wanted[at]:#04x} in one whole page",
+    )
+
+
+_FILL = 0xEE
+
+
+def read_scattered(
+    bench: Bench, command: Callable[[int, int], Command], length: int, offset: int, what: str
+) -> bytes:
+    """The `length` bytes, at most a page, that the admin command of PRP1 and PRP2 returns: it gets
+    memory that begins `offset` bytes into a page and goes on in a page before it. Nothing beside
+    them may be written."""
     nvme, memory = bench.nvme, bench.link.memory
-    wanted = nvme.identify_data(cns, nsid=nsid)
     base = nvme.pool.pages(5)
-    memory.write(base, b"\xee" * (5 * PAGE))
-    # From page 3 into page 1: what goes on behind PRP1 is in page 4.
-    prp1, prp2 = base + 3 * PAGE + offset, base + PAGE if offset else 0
-    nvme.run(Identify(cns=cns, nsid=nsid, prp1=prp1, prp2=prp2))
+    memory.write(base, bytes([_FILL]) * (5 * PAGE))
+    # From page 3 into page 1; what goes on behind PRP1 is in page 4.
+    first = min(length, PAGE - offset)
+    pieces = [(3 * PAGE + offset, first)] + [(PAGE, length - first)] * (first < length)
+    prp2 = base + PAGE if first < length else 0
+    nvme.run(command(base + 3 * PAGE + offset, prp2))
     seen = memory.read(base, 5 * PAGE)
-    first = PAGE - offset
-    expected = bytearray(b"\xee" * (5 * PAGE))
-    expected[3 * PAGE + offset : 4 * PAGE] = wanted[:first]
-    expected[PAGE : PAGE + offset] = wanted[first:]
     nvme.pool.give_back(base, 5)
-    for page in range(5):
-        part = slice(page * PAGE, (page + 1) * PAGE)
-        if seen[part] == expected[part]:
-            continue
-        at = next(at for at in range(part.start, part.stop) if seen[at] != expected[at])
-        where = {1: "the page of PRP2", 3: "the page of PRP1"}.get(page, "a page beside them")
+    beside = bytearray(seen)
+    for at, size in pieces:
+        beside[at : at + size] = bytes([_FILL]) * size
+    touched = [at for at in range(5 * PAGE) if beside[at] != _FILL]
+    if touched:
+        at = touched[0]
+        page = {1: "the page of PRP2", 3: "the page of PRP1"}.get(at // PAGE, "a page beside them")
         bench.expect(
             False,
-            f"CNS {cns:#04x} with PRP1 {offset:#x} bytes into a page: byte {at % PAGE:#x} of "
-            f"{where} is {seen[at]:#04x}, not {expected[at]:#04x}",
+            f"{what}, {length} bytes with PRP1 {offset:#x} bytes into a page: {len(touched)} bytes "
+            f"that are not the data's were written, the first at {at % PAGE:#x} of {page}",
         )
+    return b"".join(seen[at : at + size] for at, size in pieces)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nvmelab.device.controller import Controller
 from tests.suite.broken import (
+    admin,
     commands,
     data,
     identify,
@@ -26,6 +27,7 @@ BROKEN: dict[str, list[type[Controller]]] = {
     **reset.BROKEN,
     **shutdown.BROKEN,
     **identify.BROKEN,
+    **admin.BROKEN,
     **rings.BROKEN,
     **overcommit.BROKEN,
     **queues.BROKEN,

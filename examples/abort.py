@@ -15,7 +15,5 @@ with nvmelab.connect(*sys.argv[1:]) as nvme:
     answer = nvme.abort(victim).check()
     print("aborted" if answer.dw0 & 1 == 0 else "not aborted: too late, or not supported")
     if nvme.link.storage:
-        nvme.link.storage.hold = False
-        while nvme.link.storage.held():
-            nvme.link.storage.release()
+        nvme.link.storage.let_go()
     print(f"the command itself: {victim.wait().status.label}")

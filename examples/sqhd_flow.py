@@ -18,9 +18,7 @@ with nvmelab.connect(*sys.argv[1:]) as nvme:
     storage.release(2)  # the newest: its completion's SQHD says that all three were fetched
     commands += [qpair.read(slba=n) for n in range(3, 6)]
     print(f"{qpair.outstanding} commands outstanding on a queue of {qpair.sq.entries} entries")
-    storage.hold = False
-    while storage.held():
-        storage.release()
+    storage.let_go()
     qpair.wait_all()
     assert all(command.ok for command in commands)
     print("all done")

@@ -104,7 +104,5 @@ def _let_go(controller: Controller) -> None:
     """Nothing is held back any more, and the device takes a reset."""
     storage = controller.link.storage
     if storage:
-        storage.hold = False
-        while storage.held():
-            storage.release()
+        storage.let_go()
     controller.disable()

@@ -213,3 +213,14 @@ def test_reply_larger_than_the_socket_takes_arrives_whole(client: Client, loop: 
         received += len(client.sock.recv(1 << 20))
         loop.turn(0)
     assert client.silent()
+
+
+def test_letting_go_answers_what_waits_and_holds_nothing_more(
+    client: Client, server: NbdServer
+) -> None:
+    server.hold = True
+    for cookie in (1, 2):
+        client.request(nbd.FLUSH, cookie, 0, 0)
+    server.let_go()
+    client.request(nbd.FLUSH, 3, 0, 0)
+    assert [client.answer()[0] for _ in range(3)] == [1, 2, 3]

@@ -93,3 +93,11 @@ def test_error_is_told_with_its_operation_and_ends_nothing() -> None:
     (bad, error), good = worker.finished
     assert bad == "bad" and isinstance(error, OSError) and error.errno == errno.EIO
     assert good == ("good", None)
+
+
+def test_letting_go_does_what_waits_and_holds_nothing_more() -> None:
+    log = Log(hold=True)
+    log.submit(1, 2)
+    log.worker.let_go()
+    log.submit(3)
+    assert (log.done, log.worker.held()) == ([1, 2, 3], 0)

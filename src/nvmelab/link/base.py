@@ -100,6 +100,10 @@ class Storage(Protocol):
         """Let one of them be done, counted from the oldest. Raises IndexError."""
         ...
 
+    def let_go(self) -> None:
+        """Hold nothing back any more: `hold` is False, and what waits is done, oldest first."""
+        ...
+
 
 class HostLink(Protocol):
     """How a driver reaches a device: BAR0, configuration space, shared memory, interrupts, time.

@@ -10,7 +10,6 @@ simple replies. Not offered: structured replies, metadata contexts, TLS.
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 import struct
@@ -97,6 +96,11 @@ class NbdServer:
 
     def release(self, index: int = 0) -> None:
         self._finish(self._held.pop(index))
+
+    def let_go(self) -> None:
+        self.hold = False
+        while self._held:
+            self.release()
 
     def close(self) -> None:
         """Close every connection. Safe to call twice."""
@@ -278,11 +282,3 @@ def blockdev(name: str, path: str) -> str:
     """QEMU's -blockdev argument for the disk `name` of the server on `path`."""
     escaped = path.replace(",", ",,")
     return f"driver=nbd,node-name={name},server.type=unix,server.path={escaped},export={name}"
-
-
-def remove_socket(path: str) -> None:
-    """Remove the server's socket file."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

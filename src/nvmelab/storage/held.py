@@ -43,6 +43,11 @@ class HeldWorker:
             error = failure
         self.finished.append((token, error))
 
+    def let_go(self) -> None:
+        """Hold nothing back any more, what waits included."""
+        self.hold = False
+        self.release_all()
+
     def release_all(self) -> None:
         """Do what waits now, oldest first."""
         for _ in range(len(self.waiting)):

@@ -372,9 +372,7 @@ def held_read(bench: Bench) -> None:
                     bench.skip("the storage is not asked once for each read")
             _release_each(bench, qpair, reads, wanted)
     finally:
-        storage.hold = False
-        while storage.held():
-            storage.release()
+        storage.let_go()
 
 
 def _holds(storage: Storage, count: int) -> bool:

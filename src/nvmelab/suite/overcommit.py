@@ -58,9 +58,7 @@ def overcommit(
         controller.delete_qpair(load.qpair)
         return load.report(hang=False)
     finally:
-        storage.hold = False
-        while storage.held():
-            storage.release()
+        storage.let_go()
 
 
 class _Load:
@@ -180,9 +178,7 @@ def every_order(bench: Bench) -> None:
                     f"behind: {stuck}",
                 )
         finally:
-            storage.hold = False
-            while storage.held():
-                storage.release()
+            storage.let_go()
         bench.nvme.delete_qpair(qpair)
 
 

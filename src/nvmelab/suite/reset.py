@@ -257,13 +257,6 @@ def rung(bench: Bench) -> None:
         nvme.start()
 
 
-def let_go(storage: Storage) -> None:
-    """Nothing is held back any more."""
-    storage.hold = False
-    while storage.held():
-        storage.release()
-
-
 def waits_for_disks(storage: Storage) -> bool:
     """QEMU's device waits for its disks within the write to CC, and nothing else of that machine
     goes on meanwhile. Its disks are our NBD server: what is held then must be released before, so
@@ -304,14 +297,14 @@ def in_flight(bench: Bench) -> None:
             qpairs, buffers = submit_held(bench, storage)
             cqs = [nvme.admin.cq, *(qpair.cq for qpair in qpairs)]
             if waits_for_disks(storage):
-                let_go(storage)
+                storage.let_go()
             nvme.write_cc(msgspec.structs.replace(nvme.cc, en=0))
             while not bench.link.wait(lambda: not nvme.csts.rdy) and storage.held():
                 storage.release(bench.random.randrange(storage.held()))
             nvme.wait_csts("CSTS.RDY 0, with nothing held back by the storage any more", rdy=0)
             watch = Watch(bench, cqs, buffers)
         finally:
-            let_go(storage)
+            storage.let_go()
         bench.link.settle()
         watch.check()
         nvme.cqs.clear()

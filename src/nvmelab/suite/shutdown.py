@@ -8,7 +8,7 @@ from nvmelab.host.driver import Controller
 from nvmelab.host.namespaces import Namespace
 from nvmelab.host.qpair import Qpair
 from nvmelab.suite.base import Bench, check
-from nvmelab.suite.reset import Watch, go_on, let_go, submit_held, waits_for_disks, works
+from nvmelab.suite.reset import Watch, go_on, submit_held, waits_for_disks, works
 
 SHUTDOWN = "Base 2.2, 3.6.1 and 3.1.4.6 (CSTS.SHST)"
 SHST_AFTER_RESET = "a reset after a completed shutdown makes CSTS.SHST 0, and then RDY follows EN"
@@ -62,13 +62,13 @@ def shutdown_in_flight(bench: Bench) -> None:
             qpairs, buffers = submit_held(bench, storage)
             cqs = [nvme.admin.cq, *(qpair.cq for qpair in qpairs)]
             if waits_for_disks(storage):
-                let_go(storage)
+                storage.let_go()
             nvme.write_cc(msgspec.structs.replace(nvme.cc, shn=2 if abrupt else 1))
             while not bench.link.wait(lambda: nvme.csts.shst == 2) and storage.held():
                 storage.release(bench.random.randrange(storage.held()))
             nvme.wait_csts("CSTS.SHST 2, with nothing held back by the storage any more", shst=2)
         finally:
-            let_go(storage)
+            storage.let_go()
         _reset(nvme)
         watch = Watch(bench, cqs, buffers)
         go_on(nvme)

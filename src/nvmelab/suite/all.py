@@ -6,7 +6,9 @@ import nvmelab.suite.admin
 import nvmelab.suite.commands
 import nvmelab.suite.data
 import nvmelab.suite.deletion
+import nvmelab.suite.doorbells
 import nvmelab.suite.erase
+import nvmelab.suite.events
 import nvmelab.suite.identify
 import nvmelab.suite.overcommit
 import nvmelab.suite.pointers

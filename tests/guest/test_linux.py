@@ -17,9 +17,10 @@ MIB = 1 << 20
 
 # What an emulated machine makes the kernel complain about whatever disk it has.
 HARMLESS = re.compile(
-    r"tsc: Unable to calibrate|mtrr:|IRQ \d+ override|MMCONFIG|hpet: Lost|clocksource:|"
-    r"RAS: |Spectre|MDS|MMIO Stale|TAA|SRBDS|VMSCAPE|ITS:|acpi_bus_type|platform regulatory|"
-    r"random: |Decoding failed|unchecked MSR|workqueue: .* hogged CPU|perf: interrupt took"
+    r"tsc: Unable to calibrate|APIC calibration not consistent|mtrr:|IRQ \d+ override|MMCONFIG|"
+    r"hpet: Lost|clocksource:|RAS: |Spectre|MDS|MMIO Stale|TAA|SRBDS|VMSCAPE|ITS:|acpi_bus_type|"
+    r"platform regulatory|random: |Decoding failed|unchecked MSR|workqueue: .* hogged CPU|"
+    r"perf: interrupt took"
 )
 WARNINGS = """
 dmesg -r | grep '^<[0-4]>' | sed 's/^/WARNING /' || true

@@ -217,9 +217,10 @@ def _qtest_link(
 def _can_step(qtest: Qtest) -> bool:
     """The virtual clock can be stepped: not without the qtest accelerator."""
     try:
-        return qtest.step_clock(1)
+        qtest.step_clock(1)
     except LinkError:
         return False
+    return True
 
 
 def _start(

@@ -79,6 +79,13 @@ def test_namespace_knows_its_blocks() -> None:
     assert (namespace.block, namespace.blocks) == (512, DISK // 512)
 
 
+def test_namespace_reads_and_writes_in_its_own_blocks() -> None:
+    driver = started().driver
+    namespace, qpair = driver.namespace(1), driver.create_qpair(entries=4)
+    namespace.write(qpair, 5, b"z" * 1024).check()
+    assert namespace.read(qpair, 6).data() == b"z" * 512
+
+
 @pytest.mark.parametrize("queues", [1, 5])
 def test_number_of_queues_is_a_count(queues: int) -> None:
     rig = connect(io_queues=queues)

@@ -14,10 +14,9 @@ from nvmelab.spec.events import ErrorEvent, EventType
 from nvmelab.spec.logpages import LogPage
 from nvmelab.suite.base import Bench, check
 from nvmelab.suite.events import EVENTS, PROBE, event, forget, held, park, quiet
-from nvmelab.suite.queues import usable
+from nvmelab.suite.queues import ENTRIES, usable
 from nvmelab.suite.rings import load
 
-ENTRIES = 5
 USAGE = "Base 2.2, 3.3.1.2"
 LAST = 0xFFFF
 

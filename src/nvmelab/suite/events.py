@@ -282,7 +282,7 @@ def abort(bench: Bench) -> None:
             buffers = [nvme.buffer(512) for _ in range(3 * len(qpairs))]
             reads: list[Pending] = []
             for number, buffer in enumerate(buffers):
-                read = Read(nsid=1, slba=64 * number, nlb=1, prp1=buffer.addr)
+                read = Read(nsid=1, slba=32 * number, nlb=1, prp1=buffer.addr)
                 qpair = qpairs[number % len(qpairs)]
                 reads.append(qpair.submit(read, cid=100 + number // len(qpairs), buffer=buffer))
             if not bench.link.wait(lambda: storage.held() > 0):

@@ -24,6 +24,8 @@ BROADCAST = 0xFFFF_FFFF
 ROOM = 32
 """Admin commands that there is room for beside the Asynchronous Event Requests."""
 PATTERN = 0xA5
+LOWER = 1 << 20
+"""THSEL of the lower temperature threshold, set to 0 K."""
 ABORT = "Base 2.2, 5.1.1"
 EVENTS = "Base 2.2, 5.1.2"
 
@@ -178,9 +180,14 @@ def event_temperature(bench: Bench) -> None:
     nvme, requests = bench.nvme, list[Pending]()
     limit = quiet(bench)
     smart = Smart.decode(nvme.log_page(LogPage.SMART, 512))
+    # Thresholds that somebody has left where the temperature is past them.
+    high = smart.composite_temperature + 20
+    nvme.set_feature(Feature.TEMPERATURE_THRESHOLD, high)
+    if nvme.identify().wctemp:
+        nvme.set_feature(Feature.TEMPERATURE_THRESHOLD, LOWER)
+    smart = Smart.decode(nvme.log_page(LogPage.SMART, 512))
     if not smart.composite_temperature or smart.critical_warning & TEMPERATURE_WARNING:
-        bench.skip(f"the composite temperature is {smart.composite_temperature} K already")
-    high = nvme.get_feature(Feature.TEMPERATURE_THRESHOLD) & 0xFFFF
+        bench.skip(f"the composite temperature, {smart.composite_temperature} K, is past a limit")
     low = max(1, smart.composite_temperature - 10)
     count = min(2, limit)
     park(bench, requests, count)

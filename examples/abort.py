@@ -13,7 +13,7 @@ with nvmelab.connect(*sys.argv[1:]) as nvme:
         nvme.link.storage.hold = True
     victim = qpair.read(slba=0)
     answer = nvme.abort(victim).check()
-    print("aborted" if answer.dw0 & 1 == 0 else "not aborted: too late, or not supported")
+    print("aborted" if answer.dw0 & 1 == 0 else "the device does not say that it was aborted")
     if nvme.link.storage:
         nvme.link.storage.let_go()
     print(f"the command itself: {victim.wait().status.label}")

@@ -176,6 +176,10 @@ QTEST_QUIET_PASSES = 16
 """Passes without activity after which a device has had its turn. Each is at least one turn of
 QEMU's main loop; a command that the storage answers at once takes about four."""
 
+QTEST_REST_S = 10.0
+"""Seconds that a QEMU gets in a wait whose disks are not ours: nothing says when those are at rest.
+As long as over vfio-user."""
+
 QTEST_CLOCK_STEPS = (1_000_000, 1_000_000, 1_000_000_000, 1_000_000_000, 60_000_000_000)
 """Virtual time, in ns, that a device gets beyond that before it counts as at rest: throttled disks
 and timers of seconds have had their turn."""

@@ -64,6 +64,10 @@ def pytest_configure(config: pytest.Config) -> None:
     _target(config)
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"nvme target: {config.getoption('--nvme-target')}"
+
+
 def _target(config: pytest.Config) -> Target:
     try:
         words = shlex.split(config.getoption("--nvme-qemu"))

@@ -195,7 +195,8 @@ def _qtest_link(
     storage: Storage | None = None,
     activity: Callable[[], int] = lambda: 0,
 ) -> HostLink:
-    """The link; closing it unwinds what is on `stack`."""
+    """The link; closing it unwinds what is on `stack`. Without `storage` the disks are somebody
+    else's."""
     kept = stack.pop_all()
     try:
         return QtestLink(
@@ -208,6 +209,7 @@ def _qtest_link(
             storage=storage,
             activity=activity,
             close=kept.close,
+            foreign=storage is None,
         )
     except BaseException:
         kept.close()
@@ -249,7 +251,7 @@ def _link(
     stack: contextlib.ExitStack,
     loop: Loop,
     devices: Sequence[str],
-    storage: Storage,
+    storage: Storage | None,
     activity: Callable[[], int],
     what: str = "",
 ) -> HostLink:
@@ -284,7 +286,9 @@ def _qemu(target: Target) -> HostLink:
             devices += ["-device", "nvme,id=nvme0,serial=nvmelab,addr=4"]
             for nsid, name in enumerate(DISKS, 1):
                 devices += ["-device", f"nvme-ns,drive={name},nsid={nsid}"]
-        return _link(target, stack, loop, devices, nbd, lambda: nbd.activity)
+        theirs = any(word in ("-drive", "-blockdev") for word in target.arguments)
+        storage = None if theirs else nbd
+        return _link(target, stack, loop, devices, storage, lambda: nbd.activity)
 
 
 def _is_nvme(word: str) -> bool:

@@ -82,7 +82,7 @@ def test_json_is_one_object(nvmelab: Invoke, plant: Plant) -> None:
 
 def test_list_has_every_check_and_needs_no_target(nvmelab: Invoke) -> None:
     lines = nvmelab("test", "--list").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(CHECKS)
+    assert [line for line in lines if not line.startswith(" ")] == list(CHECKS)
 
 
 def test_junit_counts_what_it_holds(nvmelab: Invoke, plant: Plant, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_expectation_that_is_not_met_any_more_is_told(nvmelab: Invoke, tmp_path:
     path.write_text('[[known]]\ncheck = "rings.phase"\nwhy = "it never flips"\n')
     result = nvmelab("test", "inproc", "--only", "rings.phase", "--expect", str(path))
     assert result.exit_code == 0
-    assert "rings.phase passes now: take it out" in result.stderr
+    assert "rings.phase passes: take it out" in result.stderr
 
 
 # test: what cannot be run.

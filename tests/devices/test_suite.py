@@ -18,7 +18,7 @@ pytestmark = pytest.mark.guest
 
 KNOWN = ROOT / "docs/known/qemu.toml"
 OPTIONAL = {
-    "5.2": {"shadow", "data.deallocate", "admin.event-temperature"},
+    "5.2": {"shadow", "data.deallocate"},
     "7.2": set(),
     "10.0": set(),
     "11.1": set(),

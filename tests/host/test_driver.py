@@ -189,6 +189,23 @@ def test_queue_pair_with_interrupts_is_looked_at_only_after_its_vector() -> None
         qpair.flush().wait()
 
 
+@pytest.mark.parametrize("policy", [{"flow": "sqh"}, {"release": "helt"}])
+def test_misspelt_policy_is_refused(policy: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="give one of '"):
+        started().driver.create_qpair(entries=4, **policy)
+
+
+def test_data_that_is_no_whole_block_is_refused() -> None:
+    qpair = started().driver.create_qpair(entries=4)
+    with pytest.raises(ValueError, match="3 bytes of data are not a multiple of 512"):
+        qpair.write(slba=0, data=b"abc")
+
+
+def test_register_that_does_not_exist_is_an_error_that_lists_them() -> None:
+    with pytest.raises(KeyError, match="no register 'foo'; there are cap, vs, "):
+        started().driver["foo"]
+
+
 # Commands that fail.
 
 

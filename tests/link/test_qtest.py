@@ -118,7 +118,7 @@ class FakeMachine:
 class Rig:
     """The link, and what is at its other end."""
 
-    def __init__(self, *, clock: bool = True) -> None:
+    def __init__(self, *, clock: bool = True, foreign: bool = False) -> None:
         self.loop = Loop()
         near, far = socket.socketpair()
         near.setblocking(False)
@@ -138,6 +138,7 @@ class Rig:
             storage=self.worker,
             activity=lambda: len(self.worker.finished),
             close=self.close,
+            foreign=foreign,
         )
 
     def close(self) -> None:
@@ -203,7 +204,7 @@ def test_held_command_is_stuck_and_the_message_says_that_it_is_held(rig: Rig) ->
     qpair = driver.create_qpair(entries=4)
     rig.worker.hold = True
     pending = qpair.read(slba=0)
-    with pytest.raises(Stuck, match="its storage still holds 1 operations back"):
+    with pytest.raises(Stuck, match="its storage still holds 1 of its operations back"):
         pending.wait()
     rig.worker.release()
     assert pending.wait().ok
@@ -260,3 +261,29 @@ def test_bus_without_an_nvme_function_is_an_error_that_says_what_is_there() -> N
         )
     qtest.close()
     machine.sock.close()
+
+
+def test_memory_of_a_machine_that_is_not_ours_is_cleared_before_it_is_used() -> None:
+    rig = Rig(foreign=True)
+    rig.machine.map[0x10_0000:0x20_0000] = b"x" * 0x10_0000
+    addr = rig.link.allocate(8192)
+    assert rig.link.memory.read(addr, 8192) == bytes(8192)
+    rig.link.close()
+
+
+def test_wait_for_a_disk_that_is_not_ours_goes_on_in_real_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(foreign=True)
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.1
+        return now
+
+    monkeypatch.setattr("nvmelab.link.qtest.time.monotonic", clock)
+    assert rig.link.wait(lambda: now > 9)
+    assert not rig.link.wait(lambda: False)
+    assert now > 10
+    rig.link.close()

@@ -143,8 +143,10 @@ def _table(rows: list[Row], names: list[str], seed: int, seeds: int) -> str:
         "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
         for line in (header, *lines)
     ]
-    last = seed + seeds - 1
-    text.append(f"\nHANG @n: with seed n. ok: not with any of the seeds {seed} to {last}.")
+    tried = (
+        f"with any of the seeds {seed} to {seed + seeds - 1}" if seeds > 1 else f"with seed {seed}"
+    )
+    text.append(f"\nHANG @n: with seed n. ok: not {tried}.")
     return "\n".join(text)
 
 

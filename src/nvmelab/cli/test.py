@@ -161,7 +161,10 @@ def _run(
             click.echo(result_lines(result))
     next(running, None)  # closes the link
     unmet = expectations.unmet(results)
-    return [f"{id} passes now: take it out of the expectations file" for id in unmet]
+    return [
+        f"{id} passes: take it out of the expectations file, or limit it with device ="
+        for id in unmet
+    ]
 
 
 def _status(results: list[Result]) -> int:

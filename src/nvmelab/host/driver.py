@@ -93,6 +93,8 @@ class Controller:
     def __getitem__(self, register: int | str) -> int:
         """A register: by name, such as `csts`, in its size; or 4 bytes at an offset."""
         if isinstance(register, str):
+            if register not in OFFSET:
+                raise KeyError(f"no register {register!r}; there are {', '.join(OFFSET)}")
             return self.link.read(OFFSET[register], _SIZE[register])
         return self.link.read(register, 4)
 

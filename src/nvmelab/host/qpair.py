@@ -66,6 +66,8 @@ class Qpair:
         if buffer is None:
             buffer = self._pool.buffer(len(data))
             buffer.write(data)
+        if nlb is None and (not buffer.size or buffer.size % block):
+            raise ValueError(f"{buffer.size} bytes of data are not a multiple of {block}")
         prp1, prp2 = buffer.prps()
         nlb = nlb or buffer.size // block
         command = Write(nsid=nsid, slba=slba, nlb=nlb, prp1=prp1, prp2=prp2, fua=int(fua))

@@ -15,7 +15,7 @@ Flow control of a submission queue is a policy:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from nvmelab.host.buffers import Buffer
 from nvmelab.host.cids import CIDS, CidPolicy, dense
@@ -29,6 +29,13 @@ from nvmelab.spec.status import Status
 Flow = Literal["inflight", "sqhd"]
 Release = Literal["entry", "batch", "held"]
 Done = Callable[[], bool]
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError for a misspelt policy, which would silently be another one."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: give one of {', '.join(map(repr, allowed))}")
+
 
 PROGRESS = "Base 2.2, 3.3.1.2 (derived: a command that was rung is consumed and completed)"
 
@@ -123,6 +130,7 @@ class CompletionQueue:
         self.qid = qid
         self.base = base
         self.entries = entries
+        _one_of("release", release, get_args(Release))
         self.vector = vector
         self.interrupts = interrupts
         self.release: Release = release
@@ -206,7 +214,7 @@ class CompletionQueue:
             why += f"; an entry is there and vector {self.vector} was not raised"
         storage = self._link.storage
         if storage and storage.held():
-            why += f"; its storage still holds {storage.held()} operations back"
+            why += f"; its storage still holds {storage.held()} of its operations back"
         return why
 
     def state(self) -> str:
@@ -241,6 +249,7 @@ class SubmissionQueue:
         self.qid = qid
         self.base = base
         self.entries = entries
+        _one_of("flow", flow, get_args(Flow))
         self.cq = cq
         self.flow: Flow = flow
         self.cids = cids or dense()

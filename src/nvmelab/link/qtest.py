@@ -20,6 +20,7 @@ from nvmelab.limits import (
     QTEST_PASS_NS,
     QTEST_QUIET_PASSES,
     QTEST_REPLY_S,
+    QTEST_REST_S,
 )
 from nvmelab.link.base import HostMemory, LinkError, Storage
 from nvmelab.link.loop import Loop
@@ -139,7 +140,9 @@ class QtestLink:
 
     RAM from RAM_FIRST up to `ram_end` is the driver's. `clock` says whether the virtual clock can
     be stepped. `activity()` is a number that changes whenever something on our side of QEMU, such
-    as the storage, has done something for the device. Raises LinkError.
+    as the storage, has done something for the device. `foreign` says that the QEMU, or its disks,
+    are somebody else's: RAM may hold anything, and a wait goes on for QTEST_REST_S, because nothing
+    says when such a disk is at rest. Raises LinkError.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class QtestLink:
         storage: Storage | None,
         activity: Callable[[], int],
         close: Callable[[], None],
+        foreign: bool = False,
     ) -> None:
         self.name = name
         self.memory = memory
@@ -165,6 +169,7 @@ class QtestLink:
         self.clock = clock
         """The virtual clock can be stepped."""
         self._activity = activity
+        self._foreign = foreign
         self._close = close
         self._writes = 0
         self._next = RAM_FIRST
@@ -268,6 +273,8 @@ class QtestLink:
         if end > self._ram_end:
             raise MemoryError(f"no {size} bytes left of the machine's memory")
         self._next = end
+        if self._foreign:
+            self.memory.write(addr, bytes(size))
         return addr
 
     def free_all(self) -> None:
@@ -310,6 +317,15 @@ class QtestLink:
         for ns in QTEST_CLOCK_STEPS if self.clock else ():
             self._pass(ns)
             if done() or self._quiet(done, QTEST_QUIET_PASSES, QTEST_PASS_NS):
+                return True
+        return self._foreign and self._wait_for_disks(done)
+
+    def _wait_for_disks(self, done: Callable[[], bool]) -> bool:
+        """Real time for what no clock of ours moves."""
+        deadline = time.monotonic() + QTEST_REST_S
+        while time.monotonic() < deadline:
+            self._pass()
+            if done():
                 return True
         return False
 

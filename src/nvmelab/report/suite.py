@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Sequence
 from xml.etree import ElementTree
@@ -18,7 +19,7 @@ def result_lines(result: Result) -> str:
     word = "known" if result.known else _WORDS[result.result]
     head = f"{word:<8} {result.id:<30}"
     if result.result == "pass":
-        return f"{head} {result.ref}"
+        return f"{head} {result.ref.partition(' (derived')[0]}"
     if result.result == "skipped":
         return f"{head} {result.seen}"
     rows = [("expected", result.expected), ("seen", result.seen), ("rule", result.ref)]
@@ -29,8 +30,9 @@ def result_lines(result: Result) -> str:
 
 def _row(name: str, text: str) -> str:
     indent = " " * 18
+    width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
     return textwrap.fill(
-        text, _WIDTH, initial_indent=f"         {name:<9}", subsequent_indent=indent
+        text, width, initial_indent=f"         {name:<9}", subsequent_indent=indent
     )
 
 
@@ -44,7 +46,7 @@ def summary_line(target: str, name: str, seed: int, results: Sequence[Result]) -
         for count, word in (
             (counts["pass"], "passed"),
             (counts["finding"], "with findings"),
-            (counts["known"], "with known findings"),
+            (counts["known"], "known"),
             (counts["skipped"], "skipped"),
             (counts["error"], "could not be run"),
         )
@@ -55,7 +57,7 @@ def summary_line(target: str, name: str, seed: int, results: Sequence[Result]) -
 
 def check_table(checks: Sequence[Check]) -> str:
     """The checks themselves, for --list."""
-    return "\n".join(f"{check.id:<30} {check.what}  [{check.ref}]" for check in checks)
+    return "\n".join(f"{check.id}\n    {check.what}\n    {check.ref}" for check in checks)
 
 
 def junit_xml(target: str, seed: int, results: Sequence[Result]) -> bytes:
@@ -72,7 +74,10 @@ def junit_xml(target: str, seed: int, results: Sequence[Result]) -> bytes:
         case = ElementTree.SubElement(suite, "testcase", classname=group, name=name)
         if result.result == "skipped":
             ElementTree.SubElement(case, "skipped", message=_xml(result.seen))
-        elif result.result != "pass" and not result.known:
+        elif result.known:
+            text = f"known: {result.known}\nseen: {result.seen}"
+            ElementTree.SubElement(case, "system-out").text = _xml(text)
+        elif result.result != "pass":
             kind = "failure" if result.result == "finding" else "error"
             text = f"expected: {result.expected}\nseen: {result.seen}\nrule: {result.ref}"
             ElementTree.SubElement(case, kind, message=_xml(result.seen)).text = _xml(text)

@@ -186,37 +186,6 @@ def _write_cache(bench: Bench, identity: IdentifyController) -> None:
 
 
 @check(
-    "admin.feature-reset",
-    ref=f"{VALUES} (Figure 125) and 5.1.25 (Figure 386)",
-    expected="a reset sets each feature that is not persistent to its saved value, or its default",
-)
-def feature_reset(bench: Bench) -> None:
-    """Temperature thresholds and the configuration of events, changed before a reset."""
-    nvme = bench.nvme
-    identity = nvme.identify()
-    if not identity.oncs & SELECT_SUPPORTED:
-        bench.skip("ONCS says that only current values can be read")
-    changes = [(Feature.ASYNC_EVENT_CONFIGURATION, 0, 0x1F)]
-    changes += [
-        (Feature.TEMPERATURE_THRESHOLD, selector, 0xFFFF)
-        for selector in ((0, UNDER) if identity.wctemp else (0,))
-    ]
-    after = {}
-    for fid, selector, mask in changes:
-        after[fid, selector] = _value(bench, fid, Select.SAVED, 0, selector) & mask
-        _set(bench, fid, selector | after[fid, selector] ^ bench.random.randint(1, 0x1F))
-    nvme.start()
-    for fid, selector, mask in changes:
-        seen = _value(bench, fid, Select.CURRENT, 0, selector) & mask
-        wanted = after[fid, selector]
-        bench.expect(
-            seen == wanted,
-            f"{fid.label} ({fid:#04x}, CDW11 {selector:#x}) is {seen:#x} after a reset, and its "
-            f"saved value or default is {wanted:#x}",
-        )
-
-
-@check(
     "admin.reserved-features",
     ref=VALUES,
     expected="Get and Set Features of an identifier that is reserved are refused with Invalid "

@@ -90,7 +90,9 @@ def check(id: str, *, ref: str, expected: str) -> Callable[[Function], Function]
     def declare(function: Function) -> Function:
         assert id not in CHECKS and id.count(".") == 1
         assert function.__doc__, f"{id} needs a docstring"
-        what = function.__doc__.strip().splitlines()[0].rstrip(".")
+        first = function.__doc__.strip().splitlines()[0]
+        assert first.endswith("."), f"{id}: the docstring's first line is no sentence"
+        what = first.rstrip(".")
         CHECKS[id] = Check(id, what, expected, ref, function)
         return function
 

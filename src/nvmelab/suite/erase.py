@@ -148,8 +148,7 @@ def deallocate(bench: Bench) -> None:
     expected="Compare succeeds if and only if the data is equal",
 )
 def compare(bench: Bench) -> None:
-    """Compare with equal data, and with data that differs in one bit; none may be equal to a
-    controller that does not support it."""
+    """Compare with equal data, and with data that differs in one bit."""
     supported = bench.nvme.identify().oncs & ONCS_COMPARE
     written = _Written(bench, 64)
     for number in range(12):

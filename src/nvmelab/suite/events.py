@@ -238,8 +238,7 @@ def _said_no(bench: Bench, pending: Pending, what: str) -> None:
     "than ACL allows are carried out, or refused with Abort Command Limit Exceeded",
 )
 def abort_nothing(bench: Bench) -> None:
-    """Abort of commands that were never submitted, are completed, or of queues that do not exist,
-    one by one and many together."""
+    """Abort of commands that were never submitted or are completed, and of queues not there."""
     nvme, most = bench.nvme, bench.nvme.identify().acl
     qpair = nvme.create_qpair(entries=ENTRIES)
     done = qpair.read(slba=0)

@@ -174,8 +174,9 @@ def every_order(bench: Bench) -> None:
                 stuck = _one_order(bench, storage, qpair, orders)
                 bench.expect(
                     not stuck,
-                    f"with {cq_entries} CQ entries, releasing {orders.words()}, a command is left "
-                    f"behind: {stuck}",
+                    f"with {cq_entries} CQ entries and completions released in the order "
+                    f"{orders.words()} (1/3: the oldest of three), a command is left behind: "
+                    f"{stuck}",
                 )
         finally:
             storage.let_go()
@@ -210,7 +211,8 @@ class _Orders:
         return min(self._choices[self._at - 1][0], options - 1)
 
     def words(self) -> str:
-        return ", ".join(f"{chosen} of {options}" for chosen, options in self._choices)
+        """Which of those that were held was released, each time: 1/3 is the oldest of three."""
+        return " ".join(f"{chosen + 1}/{options}" for chosen, options in self._choices)
 
 
 def _one_order(bench: Bench, storage: Storage, qpair: Qpair, orders: _Orders) -> str:

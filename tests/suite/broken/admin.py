@@ -99,16 +99,6 @@ class IgnoresSave(OtherFeatures):
     kind = _SavesNothing
 
 
-class FeaturesOutliveReset(Controller):
-    """What was set stays over a Controller Reset."""
-
-    def clear(self) -> None:
-        old = getattr(self, "features", None)
-        super().clear()
-        if old:
-            self.features._values = old._values
-
-
 class _TakesAll(Features):
     def set(self, command: SetFeatures) -> int:
         try:
@@ -249,7 +239,6 @@ class OtherStatus(Controller):
 BROKEN: dict[str, list[type[Controller]]] = {
     "admin.features": [LacksOneFeature, InventsSavedValue],
     "admin.feature-values": [OneThreshold, ForgetsWriteCache, DefaultMoves, IgnoresSave],
-    "admin.feature-reset": [FeaturesOutliveReset],
     "admin.reserved-features": [TakesUnknownFeatures],
     "admin.number-of-queues": [GivesQueuesAgain, GivesQueuesLate],
     "admin.log-pages": [LacksSmart, NoActiveSlot, NoAbortInLog],

@@ -72,3 +72,57 @@ def test_doorbell_of_the_admin_queue_is_always_written() -> None:
     doorbells.ring_tail(0, 0, 1, 16)
     assert link.memory.load_u32(SHADOW) == 1
     assert link.written == [(DOORBELLS, 1)]
+
+
+class LoadsFirst(Doorbells):
+    """A driver that looks at EventIdx before it stores: Linux before 2018, SPDK before 2019."""
+
+    def _ring(self, index: int, old: int, new: int, entries: int) -> None:
+        event_index = self._link.memory.load_u32(EVENT_INDEX + 4 * index)
+        self._link.memory.store_u32(SHADOW + 4 * index, new)
+        if 0 < (new - event_index) % entries <= (new - old) % entries:
+            self.write(index, new)
+
+
+def told(driver: type[Doorbells], moment: int) -> bool:
+    """A device with tail 1 goes to sleep while the driver moves the tail from 1 to 2: it publishes
+    its EventIdx and looks at the shadow once more, before the driver's access number `moment` to
+    the two words. Whether it hears of the new tail: by that look, or by the register."""
+    link = DeadLink()
+    doorbells = driver(link, 0)
+    doorbells.use_shadow(SHADOW, EVENT_INDEX)
+    load, store = link.memory.load_u32, link.memory.store_u32
+    store(SHADOW + 8, 1)
+    store(EVENT_INDEX + 8, 0)
+    accesses = 0
+    seen = 1
+
+    def device() -> None:
+        nonlocal accesses, seen
+        if accesses == moment:
+            store(EVENT_INDEX + 8, 1)
+            seen = load(SHADOW + 8)
+        accesses += 1
+
+    class Memory:
+        def load_u32(self, addr: int) -> int:
+            device()
+            return load(addr)
+
+        def store_u32(self, addr: int, value: int) -> None:
+            device()
+            store(addr, value)
+
+    link.memory = Memory()  # type: ignore[assignment]
+    doorbells.ring_tail(1, 1, 2, 8)
+    while accesses <= moment:
+        device()
+    return seen == 2 or link.written == [(DOORBELLS + 8, 2)]
+
+
+def test_no_moment_at_which_a_device_goes_to_sleep_loses_a_command() -> None:
+    assert all(told(Doorbells, moment) for moment in range(3))
+
+
+def test_a_driver_that_loads_before_it_stores_would_lose_one() -> None:
+    assert not all(told(LoadsFirst, moment) for moment in range(3))

@@ -34,6 +34,7 @@ from nvmelab.link.inproc import InprocLink
 from nvmelab.link.loop import Loop
 from nvmelab.link.nbd import NbdServer, blockdev
 from nvmelab.link.qtest import Qtest, QtestLink, QtestMemory
+from nvmelab.link.vfio_user.client import VfioUserLink
 from nvmelab.link.vfio_user.server import Server, ServerError
 from nvmelab.memory import GuestMemory
 from nvmelab.qemu.binary import QemuError, probe
@@ -109,8 +110,6 @@ def open_target(target: Target, *, controller: MakeController = sound_controller
                 worker, function = _our_function(controller)
                 return InprocLink(function, storage=worker)
             case "vfio-user":
-                from nvmelab.link.vfio_user.client import VfioUserLink
-
                 return VfioUserLink(target.where)
             case "qtest":
                 return _attach(target.where)

@@ -69,6 +69,19 @@ class Pending:
         what = f"opcode {command[0]:#x}" if isinstance(command, bytes) else type(command).__name__
         return f"{what} CID {self.cid:#x}"
 
+    def _in_full(self) -> str:
+        """The command with the fields that are not as they are by default, addresses in hex."""
+        command = self.command
+        if isinstance(command, bytes):
+            return self.label
+        plain = type(command)()
+        fields = [
+            f"{name}={value:#x}" if name.startswith("prp") else f"{name}={value}"
+            for name in command.__struct_fields__
+            if (value := getattr(command, name)) != getattr(plain, name)
+        ]
+        return f"{type(command).__name__}({', '.join(fields)})"
+
     @property
     def done(self) -> bool:
         """Its completion was reaped."""
@@ -96,8 +109,7 @@ class Pending:
         self.wait()
         assert self.completion
         if not self.ok:
-            what = self.label if isinstance(self.command, bytes) else repr(self.command)
-            raise CommandFailed(what, self.completion)
+            raise CommandFailed(self._in_full(), self.completion)
         return self.completion
 
     def data(self) -> bytes:

@@ -90,7 +90,7 @@ class Machine:
         else:
             how = f"ended with status {status}"
         lines = self.messages().splitlines()
-        words = shorten(lines[-1]) if lines else "it printed nothing"
+        words = shorten(lines[-1]) if lines else "it printed nothing; is it a QEMU?"
         return f"{self.binary} {how}: {words}"
 
     def ram_fd(self) -> int:

@@ -38,7 +38,7 @@ from nvmelab.link.vfio_user.client import VfioUserLink
 from nvmelab.link.vfio_user.server import Server, ServerError
 from nvmelab.memory import GuestMemory
 from nvmelab.qemu.binary import QemuError, probe
-from nvmelab.qemu.machine import RAM_BYTES, Machine
+from nvmelab.qemu.machine import RAM_BYTES, Machine, require_clock
 from nvmelab.storage.held import HeldWorker
 from nvmelab.storage.ram import RamBackend
 
@@ -267,8 +267,9 @@ def _link(
         os.close(fd)
     memory = GuestMemory()
     memory.map(0, memoryview(mapping))
-    version = ".".join(map(str, probe(target.where).version))
-    name = f"QEMU {version}{what}"
+    version = probe(target.where).version
+    require_clock(version, machine.clock)
+    name = f"QEMU {'.'.join(map(str, version))}{what}"
     return _qtest_link(stack, qtest, loop, memory, name, machine.clock, storage, activity)
 
 

@@ -29,6 +29,17 @@ def die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def require_clock(version: tuple[int, int, int], clock: bool) -> None:
+    """Raise QemuError where the nvme device itself needs the virtual clock and it stands still:
+    before 7.2 it looks at its doorbells from timers."""
+    if not clock and version[:2] < (7, 2):
+        raise QemuError(
+            f"QEMU {'.'.join(map(str, version))} was built without the qtest accelerator, and its "
+            "nvme device needs the virtual clock that comes with it; use another build, or 7.2 or "
+            "later"
+        )
+
+
 class Machine:
     """A QEMU process. `folder` is ours: its sockets and what it prints go there.
 

@@ -37,7 +37,7 @@ from nvmelab.link.qtest import Qtest, QtestLink, QtestMemory
 from nvmelab.link.vfio_user.client import VfioUserLink
 from nvmelab.link.vfio_user.server import Server, ServerError
 from nvmelab.memory import GuestMemory
-from nvmelab.qemu.binary import QemuError, probe
+from nvmelab.qemu.binary import QemuError, probe, version_of
 from nvmelab.qemu.machine import RAM_BYTES, Machine, require_clock
 from nvmelab.storage.held import HeldWorker
 from nvmelab.storage.ram import RamBackend
@@ -267,7 +267,7 @@ def _link(
         os.close(fd)
     memory = GuestMemory()
     memory.map(0, memoryview(mapping))
-    version = probe(target.where).version
+    version = version_of(target.where)
     require_clock(version, machine.clock)
     name = f"QEMU {'.'.join(map(str, version))}{what}"
     return _qtest_link(stack, qtest, loop, memory, name, machine.clock, storage, activity)

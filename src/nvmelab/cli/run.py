@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shlex
@@ -24,13 +23,12 @@ from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
 from nvmelab.qemu.binary import QemuError, probe
 from nvmelab.qemu.commandline import CommandLineError, NvmeDevice, Plan, rewrite
+from nvmelab.qemu.machine import die_with_parent
 from nvmelab.report.terminal import summary, summary_table
 from nvmelab.service import Disk, Service
 from nvmelab.storage.base import ImageError
 from nvmelab.storage.file import CacheMode
 from nvmelab.trace.file import TraceError
-
-_PR_SET_PDEATHSIG = 1
 
 
 class CannotRun(Fail):
@@ -187,7 +185,6 @@ def _run(
 
 def _run_qemu(command: list[str], loop: Loop) -> int:
     """Run QEMU as a child and the loop beside it, until QEMU ends."""
-    libc = ctypes.CDLL(None)
     child: subprocess.Popen[bytes] | None = None
     asked = 0
 
@@ -197,9 +194,6 @@ def _run_qemu(command: list[str], loop: Loop) -> int:
         asked += 1
         if child:
             child.send_signal(signal.SIGTERM if asked == 1 else signal.SIGKILL)
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     with _signals(ask_to_end):
         try:

@@ -12,6 +12,10 @@ from nvmelab.limits import ABORTS_MAX, ASYNC_EVENT_REQUESTS_MAX, ERROR_LOG_ENTRI
 from nvmelab.spec.admin import Identify
 from nvmelab.spec.identify import (
     IDENTIFY_SIZE,
+    OACS_DOORBELL_BUFFER_CONFIG,
+    ONCS_DATASET_MANAGEMENT,
+    ONCS_SELECT,
+    ONCS_WRITE_ZEROES,
     Cns,
     DescriptorType,
     IdentifyController,
@@ -27,9 +31,8 @@ if TYPE_CHECKING:
     from nvmelab.device.controller import Controller
     from nvmelab.device.namespaces import Namespace
 
-_ONCS = 1 << 2 | 1 << 3 | 1 << 4  # Dataset Management, Write Zeroes, Select in Get Features
+_ONCS = ONCS_DATASET_MANAGEMENT | ONCS_WRITE_ZEROES | ONCS_SELECT
 _LPA = 1 << 1 | 1 << 2  # commands and effects log, offset and long length in Get Log Page
-_DOORBELL_BUFFER_CONFIG = 1 << 8  # in OACS
 _CSI_NVM = 0
 
 
@@ -45,7 +48,7 @@ def _controller(controller: Controller, command: Identify) -> bytes:
         mdts=config.mdts,
         ver=controller.life.registers["vs"],
         cntrltype=1,  # I/O controller
-        oacs=_DOORBELL_BUFFER_CONFIG if controller.shadows.offered else 0,
+        oacs=OACS_DOORBELL_BUFFER_CONFIG if controller.shadows.offered else 0,
         acl=ABORTS_MAX,
         aerl=ASYNC_EVENT_REQUESTS_MAX,
         frmw=1 << 1 | 1,  # one firmware slot, read-only

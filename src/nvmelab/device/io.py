@@ -11,7 +11,7 @@ from nvmelab.device.namespaces import Namespace
 from nvmelab.device.namespaces import flush as flush_namespaces
 from nvmelab.device.queues import Request
 from nvmelab.device.transfer import check_length, from_host, pieces
-from nvmelab.spec.commands import NvmOpcode
+from nvmelab.spec.commands import BROADCAST_NSID, NvmOpcode
 from nvmelab.spec.nvm import DatasetManagement, Flush, Range, Read, Write, WriteZeroes
 from nvmelab.spec.status import NvmeError, Status
 from nvmelab.trace.bus import Emit
@@ -31,15 +31,13 @@ TRACE_NAMES = {
 }
 """Names of the opcodes in QEMU's log."""
 
-_ALL = 0xFFFF_FFFF
-
 
 def _namespace(controller: Controller, nsid: int) -> Namespace:
     """The namespace a command names. Base 2.2, 3.2.1: NSID 0 or above NN is invalid; one that is
     valid and not attached, or the broadcast value, is an invalid field."""
     namespace = controller.namespaces.get(nsid)
     if namespace is None:
-        if nsid != _ALL and not 1 <= nsid <= max(controller.namespaces):
+        if nsid != BROADCAST_NSID and not 1 <= nsid <= max(controller.namespaces):
             raise NvmeError(Status.INVALID_NAMESPACE_OR_FORMAT, f"NSID {nsid:#x}")
         raise NvmeError(Status.INVALID_FIELD_IN_COMMAND, f"NSID {nsid:#x} is not active")
     return namespace
@@ -146,7 +144,7 @@ def _must_be_durable(namespace: Namespace, fua: int) -> bool:
 
 
 def flush(controller: Controller, request: Request, command: Flush) -> int | None:
-    if command.nsid == _ALL:
+    if command.nsid == BROADCAST_NSID:
         namespaces = list(controller.namespaces.values())
     else:
         namespaces = [_namespace(controller, command.nsid)]

@@ -13,12 +13,12 @@ import msgspec
 
 from nvmelab.device.queues import CompletionQueue
 from nvmelab.device.registers import RegisterFile
-from nvmelab.spec.registers import Aqa, Cap, Cc, Csts, Register
+from nvmelab.spec.registers import REVISION_1_4, Aqa, Cap, Cc, Csts, Register
 
 if TYPE_CHECKING:
     from nvmelab.device.controller import Controller
 
-VERSION = 0x0001_0400
+VERSION = REVISION_1_4
 """VS: revision 1.4, as QEMU's own device says."""
 MPSMAX = 4
 """Largest CC.MPS: 64 KiB pages."""

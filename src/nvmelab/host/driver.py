@@ -57,8 +57,6 @@ from nvmelab.spec.registers import (
 
 _SIZE = {register.name: register.size for register in REGISTERS}
 _ALL_ONES = 0xFFFF_FFFF
-DOORBELL_BUFFER_CONFIG_SUPPORTED = 1 << 8
-"""Bit of Identify Controller's OACS (Base 2.2, 5.1.13.2.1)."""
 
 
 class Controller:

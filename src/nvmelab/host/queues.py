@@ -194,11 +194,12 @@ class CompletionQueue:
             )
         sq.complete(entry, self.reaped)
 
-    def ring(self) -> None:
-        """Release what was reaped: write the head doorbell."""
-        if self.rung != self.head:
-            self._doorbells.ring_head(self.qid, self.rung, self.head, self.entries)
-            self.rung = self.head
+    def ring(self, count: int | None = None) -> None:
+        """Release what was reaped, or only that many of it: write the head doorbell."""
+        head = self.head if count is None else (self.rung + count) % self.entries
+        if self.rung != head:
+            self._doorbells.ring_head(self.qid, self.rung, head, self.entries)
+            self.rung = head
 
     def service(self) -> None:
         """What an interrupt handler, or a poller, does."""

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from nvmelab.limits import INPROC_TURNS_MAX
 from nvmelab.link.base import PciFunction, Storage
+from nvmelab.link.pages import Pages
 from nvmelab.link.pci import enable_function
 from nvmelab.memory import GuestMemory
 
 _BASE = 0x1000_0000
-_PAGE = 4096
 
 
 class InprocLink:
@@ -26,17 +26,15 @@ class InprocLink:
         *,
         size: int = 64 << 20,
         storage: Storage | None = None,
-        name: str = "in-process controller",
     ) -> None:
-        self.name = name
+        self.name = "in-process controller"
         self.storage = storage
         self.vectors = function.vectors
         self.step: Callable[[Callable[[int], int]], bool] | None = function.step
         self._function = function
         self.memory: GuestMemory = function.memory
-        self._ram = bytearray(size)
-        self.memory.map(_BASE, self._ram)
-        self._next, self._end = _BASE, _BASE + size
+        self.memory.map(_BASE, bytearray(size))
+        self._pages = Pages(self.memory, _BASE, _BASE + size)
         self._raised = [0] * function.vectors
         self._writes = 0
         function.interrupt = self._raise
@@ -59,16 +57,10 @@ class InprocLink:
         self._function.config_write(offset, value.to_bytes(size, "little"))
 
     def allocate(self, size: int) -> int:
-        addr, end = self._next, self._next + -(-size // _PAGE) * _PAGE
-        if end > self._end:
-            raise MemoryError(f"no {size} bytes left of the link's memory")
-        self._next = end
-        return addr
+        return self._pages.allocate(size)
 
     def free_all(self) -> None:
-        used = self._next - _BASE
-        self._ram[:used] = bytes(used)
-        self._next = _BASE
+        self._pages.free_all()
 
     def wait(self, done: Callable[[], bool]) -> bool:
         for _ in range(INPROC_TURNS_MAX):

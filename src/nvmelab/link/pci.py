@@ -49,9 +49,14 @@ def find_msix(space: ConfigSpace) -> Msix | None:
     return None
 
 
+def class_code(space: ConfigSpace) -> int:
+    """Base class, subclass and programming interface, in 24 bits."""
+    return space.config_read(CLASS, 1) | space.config_read(CLASS + 1, 2) << 8
+
+
 def require_nvme(space: ConfigSpace, what: str) -> None:
     """Raise LinkError if the function is no NVMe I/O controller."""
-    found = space.config_read(CLASS, 1) | space.config_read(CLASS + 1, 2) << 8
+    found = class_code(space)
     if found != NVME_CLASS:
         raise LinkError(
             f"{what} is no NVMe controller: its PCI class is {found:06x}, not {NVME_CLASS:06x}"

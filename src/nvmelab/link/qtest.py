@@ -24,15 +24,18 @@ from nvmelab.limits import (
 )
 from nvmelab.link.base import HostMemory, LinkError, Storage
 from nvmelab.link.loop import Loop
-from nvmelab.link.pci import CLASS, NVME_CLASS, Msix, enable_function, find_msix
+from nvmelab.link.pages import PAGE, Pages
+from nvmelab.link.pci import NVME_CLASS, Msix, class_code, enable_function
 
 _CONFIG_ADDRESS, _CONFIG_DATA = 0xCF8, 0xCFC
 _BAR0 = 0x10
 _MMIO = 0xE000_0000
 """Where BARs are placed: RAM ends far below, firmware begins far above."""
-_PAGE = 4096
 RAM_FIRST = 0x10_0000
-"""The first address we use: the megabyte below has holes."""
+"""The first address we use: the megabyte below has holes. The messages of the vectors go to the
+words from here on; what is behind them is the driver's."""
+_MESSAGE_BYTES = 2 * PAGE
+"""A word for each of the 2048 vectors that a function can have."""
 
 
 class Qtest:
@@ -165,21 +168,18 @@ class QtestLink:
         self.step: Callable[[Callable[[int], int]], bool] | None = None
         self._qtest = qtest
         self._loop = loop
-        self._ram_end = ram_end
         self.clock = clock
         """The virtual clock can be stepped."""
         self._activity = activity
         self._foreign = foreign
         self._close = close
         self._writes = 0
-        self._next = RAM_FIRST
         self._devfn = self._find()
         self._bars = self._place_bars()
-        msix = find_msix(self)
+        self._pages = Pages(memory, RAM_FIRST + _MESSAGE_BYTES, ram_end, clear=foreign)
+        memory.write(RAM_FIRST, bytes(_MESSAGE_BYTES))
+        msix = enable_function(self)
         self.vectors = msix.vectors if msix else 0
-        self._messages = self.allocate(4 * max(self.vectors, 1))
-        self._first_free = self._next
-        enable_function(self)
         if msix:
             self._set_up_messages(msix)
 
@@ -192,7 +192,7 @@ class QtestLink:
             self._devfn = devfn
             if self.config_read(0, 2) == 0xFFFF:
                 continue
-            code = self.config_read(CLASS, 1) | self.config_read(CLASS + 1, 2) << 8
+            code = class_code(self)
             found.append(f"{code:06x}")
             if code == NVME_CLASS:
                 return devfn
@@ -251,7 +251,7 @@ class QtestLink:
         table = self._bars[msix.table_bar] + msix.table_offset
         lines = []
         for vector in range(msix.vectors):
-            entry = (self._messages + 4 * vector, 0, 1, 0)
+            entry = (RAM_FIRST + 4 * vector, 0, 1, 0)
             lines += [
                 f"writel {table + 16 * vector + 4 * word:#x} {value:#x}"
                 for word, value in enumerate(entry)
@@ -269,20 +269,13 @@ class QtestLink:
         self._qtest.do(f"write{suffix} {self._bars[0] + offset:#x} {value:#x}")
 
     def allocate(self, size: int) -> int:
-        addr, end = self._next, self._next + -(-size // _PAGE) * _PAGE
-        if end > self._ram_end:
-            raise MemoryError(f"no {size} bytes left of the machine's memory")
-        self._next = end
-        if self._foreign:
-            self.memory.write(addr, bytes(size))
-        return addr
+        return self._pages.allocate(size)
 
     def free_all(self) -> None:
-        self.memory.write(self._first_free, bytes(self._next - self._first_free))
-        self._next = self._first_free
+        self._pages.free_all()
 
     def take_interrupts(self, vector: int) -> int:
-        addr = self._messages + 4 * vector
+        addr = RAM_FIRST + 4 * vector
         raised = self.memory.load_u32(addr)
         if raised:
             self.memory.store_u32(addr, 0)
@@ -299,24 +292,24 @@ class QtestLink:
         while self._loop.turn(0):
             pass
 
-    def _quiet(self, done: Callable[[], bool], passes: int, ns: int) -> bool | None:
-        """Passes until that many in a row have shown no activity: None; or True when done."""
+    def _go_on(self, done: Callable[[], bool]) -> bool:
+        """Passes until done; False once QTEST_QUIET_PASSES in a row have shown no activity."""
         quiet = 0
-        while quiet < passes:
+        while quiet < QTEST_QUIET_PASSES:
             before = self._activity() + self._writes
-            self._pass(ns)
+            self._pass()
             if done():
                 return True
             # `done` may have rung a doorbell, which is a change too.
             quiet = quiet + 1 if self._activity() + self._writes == before else 0
-        return None
+        return False
 
     def wait(self, done: Callable[[], bool]) -> bool:
-        if done() or self._quiet(done, QTEST_QUIET_PASSES, QTEST_PASS_NS):
+        if done() or self._go_on(done):
             return True
         for ns in QTEST_CLOCK_STEPS if self.clock else ():
             self._pass(ns)
-            if done() or self._quiet(done, QTEST_QUIET_PASSES, QTEST_PASS_NS):
+            if done() or self._go_on(done):
                 return True
         return self._foreign and self._wait_for_disks(done)
 
@@ -330,7 +323,7 @@ class QtestLink:
         return False
 
     def settle(self) -> None:
-        self._quiet(lambda: False, QTEST_QUIET_PASSES, QTEST_PASS_NS)
+        self._go_on(lambda: False)
 
     def close(self) -> None:
         self._close()

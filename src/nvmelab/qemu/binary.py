@@ -79,16 +79,21 @@ class QemuInfo(msgspec.Struct, frozen=True):
         )
 
 
+def version_of(binary: str, *, limit_s: float = QEMU_PROBE_S) -> tuple[int, int, int]:
+    """The version a QEMU says it has. Raises QemuError as `probe` does."""
+    answer = _ask([binary, "--version"], limit_s)
+    match = _VERSION.search(answer)
+    if match is None:
+        raise QemuError(f"{binary} does not look like a QEMU: {shorten(answer)!r}")
+    return int(match[1]), int(match[2]), int(match[3] or 0)
+
+
 def probe(binary: str, *, limit_s: float = QEMU_PROBE_S) -> QemuInfo:
     """Ask a QEMU for its version and for `vfio-user-pci`, `limit_s` seconds for each.
 
     Raises QemuError if it is missing, does not run or does not answer like a QEMU.
     """
-    answer = _ask([binary, "--version"], limit_s)
-    match = _VERSION.search(answer)
-    if match is None:
-        raise QemuError(f"{binary} does not look like a QEMU: {shorten(answer)!r}")
-    version = (int(match[1]), int(match[2]), int(match[3] or 0))
+    version = version_of(binary, limit_s=limit_s)
     # Not `-device help`: that loads every module, and a QEMU that meets the modules of another
     # build aborts. One device's help loads what it needs; without the device, it fails (or not).
     options = _ask([binary, "-device", "vfio-user-pci,help"], limit_s, expected=(0, 1))

@@ -54,6 +54,9 @@ class Command(Structure, frozen=True):
     prp2: Annotated[int, Bits(8, 63)] = 0
 
 
+BROADCAST_NSID = 0xFFFF_FFFF
+"""NSID for all namespaces, where a command has a use for that (Base 2.2, 3.2.1.2)."""
+
 COMMANDS: dict[tuple[str, int], type[Command]] = {}
 """Every declared command, by queue kind and opcode."""
 

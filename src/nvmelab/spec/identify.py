@@ -11,6 +11,15 @@ from nvmelab.spec.layout import Bytes, OpenEnum, Structure, structure
 
 IDENTIFY_SIZE = 4096
 
+OACS_NAMESPACE_MANAGEMENT = 1 << 3
+OACS_DOORBELL_BUFFER_CONFIG = 1 << 8
+"""Bits of `oacs`: admin commands that a controller may have (Base 2.2, 5.1.13.2.1)."""
+ONCS_COMPARE = 1
+ONCS_DATASET_MANAGEMENT = 1 << 2
+ONCS_WRITE_ZEROES = 1 << 3
+ONCS_SELECT = 1 << 4
+"""Bits of `oncs`: I/O commands that it may have, and SEL of Get Features (5.1.13.2.1)."""
+
 
 class Cns(OpenEnum):
     """Controller or Namespace Structure (Base 2.2, 5.1.13.1)."""

@@ -102,6 +102,10 @@ class Aqa(Structure, frozen=True):
     acqs: Annotated[int, Bits(0, 27, 16, add=1)] = 1
 
 
+REVISION_1_2, REVISION_1_3, REVISION_1_4 = 0x0001_0200, 0x0001_0300, 0x0001_0400
+REVISION_2_0, REVISION_2_2 = 0x0002_0000, 0x0002_0200
+"""Values of VS (Base 2.2, 3.1.4.2)."""
+
 SQE_SIZE = 64
 """Bytes of a submission queue entry (Base 2.2, 4.1)."""
 CQE_SIZE = 16

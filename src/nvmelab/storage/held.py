@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from nvmelab.storage.worker import attempt
+
 
 class HeldWorker:
     """Takes every operation of a controller's storage, reads and writes too, with no thread.
@@ -36,12 +38,7 @@ class HeldWorker:
     def release(self, index: int = 0) -> None:
         """Do one of the operations that wait, counted from the oldest. Raises IndexError."""
         token, work = self.waiting.pop(index)
-        error: Exception | None = None
-        try:
-            work()
-        except Exception as failure:
-            error = failure
-        self.finished.append((token, error))
+        self.finished.append((token, attempt(work)))
 
     def let_go(self) -> None:
         """Hold nothing back any more, what waits included."""

@@ -29,6 +29,15 @@ class StorageWorker(Protocol):
         ...
 
 
+def attempt(work: Callable[[], None]) -> Exception | None:
+    """Do it; the error it ended with."""
+    try:
+        work()
+    except Exception as failure:
+        return failure
+    return None
+
+
 class Worker:
     """One thread that takes operations in order.
 
@@ -66,10 +75,5 @@ class Worker:
     def _loop(self) -> None:
         while (item := self._work.get()) is not None:
             token, work = item
-            error: Exception | None = None
-            try:
-                work()
-            except Exception as failure:
-                error = failure
-            self.finished.append((token, error))
+            self.finished.append((token, attempt(work)))
             os.eventfd_write(self.fd, 1)

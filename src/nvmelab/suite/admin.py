@@ -7,18 +7,15 @@ from functools import partial
 from nvmelab.host.buffers import PAGE
 from nvmelab.host.queues import Pending
 from nvmelab.spec.admin import GetFeatures, GetLogPage, Identify, SetFeatures
-from nvmelab.spec.commands import AdminOpcode, NvmOpcode
+from nvmelab.spec.commands import BROADCAST_NSID, AdminOpcode, NvmOpcode
 from nvmelab.spec.features import Feature, Select
-from nvmelab.spec.identify import Cns, IdentifyController
+from nvmelab.spec.identify import ONCS_SELECT, Cns, IdentifyController
 from nvmelab.spec.logpages import ERROR_ENTRY_SIZE, LogPage
+from nvmelab.spec.registers import REVISION_1_4, REVISION_2_0
 from nvmelab.spec.status import Status
 from nvmelab.suite.base import Bench, check
-from nvmelab.suite.identify import REVISION_1_4, read_scattered
+from nvmelab.suite.identify import read_scattered
 
-REVISION_2_0 = 0x0002_0000
-BROADCAST = 0xFFFF_FFFF
-SELECT_SUPPORTED = 1 << 4
-"""Bit of Identify Controller's ONCS: Get Features takes SEL, Set Features SV."""
 EFFECTS_SUPPORTED, OFFSET_SUPPORTED = 1 << 1, 1 << 2
 """Bits of Identify Controller's LPA."""
 SAVEABLE, CHANGEABLE = 1, 1 << 2
@@ -84,7 +81,7 @@ def features(bench: Bench) -> None:
             bench.expect(value & 0x1F < states, f"power state {value & 0x1F}, of {states}")
         if fid == Feature.INTERRUPT_VECTOR_CONFIGURATION:
             bench.expect(value & 0xFFFF == 0, f"asked for vector 0, told of {value & 0xFFFF}")
-        if not oncs & SELECT_SUPPORTED:
+        if not oncs & ONCS_SELECT:
             continue
         can = _value(bench, fid, Select.SUPPORTED_CAPABILITIES, nsid)
         default = _value(bench, fid, Select.DEFAULT, nsid)
@@ -100,7 +97,7 @@ def features(bench: Bench) -> None:
 
 def _keeps(bench: Bench, fid: int, selector: int, values: list[int], mask: int) -> None:
     """Each value is what is read after it was set, and the default stays."""
-    select = bool(bench.nvme.identify().oncs & SELECT_SUPPORTED)
+    select = bool(bench.nvme.identify().oncs & ONCS_SELECT)
     default = _value(bench, fid, Select.DEFAULT, 0, selector) if select else 0
     name = f"{Feature(fid).label} ({fid:#04x}, CDW11 {selector:#x})"
     for value in values:
@@ -262,7 +259,7 @@ def log_pages(bench: Bench) -> None:
     pages: dict[int, bytes] = {}
     for lid, size in _log_pages(bench).items():
         buffer = nvme.buffer(size)
-        command = GetLogPage(lid=lid, numd=size // 4, nsid=BROADCAST, prp1=buffer.addr)
+        command = GetLogPage(lid=lid, numd=size // 4, nsid=BROADCAST_NSID, prp1=buffer.addr)
         pending = nvme.admin.submit(command, buffer=buffer).wait()
         bench.expect(
             pending.ok, f"log page {lid:#04x}, {size} bytes, got the status {pending.status.label}"
@@ -330,7 +327,7 @@ def log_pieces(bench: Bench) -> None:
 
 
 def _part(lid: int, dwords: int, at: int, prp1: int, prp2: int) -> GetLogPage:
-    return GetLogPage(lid=lid, numd=dwords, lpo=at, nsid=BROADCAST, prp1=prp1, prp2=prp2)
+    return GetLogPage(lid=lid, numd=dwords, lpo=at, nsid=BROADCAST_NSID, prp1=prp1, prp2=prp2)
 
 
 @check(
@@ -346,7 +343,7 @@ def reserved_log_pages(bench: Bench) -> None:
         allowed.add(Status.INVALID_FIELD_IN_COMMAND)
     buffer = bench.nvme.buffer(512)
     for lid in RESERVED_LOG_PAGES:
-        command = GetLogPage(lid=lid, numd=128, nsid=BROADCAST, prp1=buffer.addr)
+        command = GetLogPage(lid=lid, numd=128, nsid=BROADCAST_NSID, prp1=buffer.addr)
         pending = bench.nvme.admin.submit(command, buffer=buffer).wait()
         bench.expect(pending.status in allowed, f"log page {lid:#04x} got {pending.status.label}")
 

@@ -9,23 +9,19 @@ from nvmelab.host.namespaces import Namespace
 from nvmelab.host.qpair import Qpair
 from nvmelab.host.queues import Pending
 from nvmelab.spec.admin import CreateIoCq, GetFeatures, Identify
-from nvmelab.spec.commands import Command
+from nvmelab.spec.commands import BROADCAST_NSID, Command
 from nvmelab.spec.features import Feature
-from nvmelab.spec.identify import Cns
+from nvmelab.spec.identify import ONCS_WRITE_ZEROES, Cns
 from nvmelab.spec.nvm import Flush, Read, Write, WriteZeroes
-from nvmelab.spec.registers import CQE_SIZE
+from nvmelab.spec.registers import CQE_SIZE, REVISION_1_3
 from nvmelab.spec.status import Status
 from nvmelab.suite.base import Bench, check
 from nvmelab.suite.queues import cq_at
 from nvmelab.suite.rings import fits, load
 
-BROADCAST = 0xFFFF_FFFF
-WRITE_ZEROES_SUPPORTED = 1 << 3
-"""Bit of Identify Controller's ONCS."""
 RESERVED_OPCODES = (0x03, 0x07, 0x0B, 0x0F, 0x13, 0x1F, 0x40, 0x7B, 0x7E)
 """Listed neither by Base 2.2, Figure 556, nor by an I/O command set that a namespace with a block
 size could have."""
-REVISION_1_3 = 0x0001_0300
 NSIDS = "Base 2.2, 3.2.1.2 and 3.2.1.5"
 
 
@@ -162,7 +158,7 @@ def namespace(bench: Bench) -> None:
     active = nvme.active_namespaces()
     qpair = nvme.create_qpair(entries=min(4, nvme.cap.mqes))
     buffer = nvme.buffer(PAGE)
-    invalid = [nsid for nsid in (most + 1, 0xFFFF_FFFE) if most < nsid < BROADCAST]
+    invalid = [nsid for nsid in (most + 1, 0xFFFF_FFFE) if most < nsid < BROADCAST_NSID]
     for nsid in (0, *invalid):
         why = "0" if nsid == 0 else f"above NN {most}"
         for command in (
@@ -211,7 +207,7 @@ def outside(bench: Bench) -> None:
         if nlb * space.block <= limit:
             commands.append(Read(nsid=1, slba=slba, nlb=nlb, prp1=prp1, prp2=prp2))
             commands.append(Write(nsid=1, slba=slba, nlb=nlb, prp1=prp1, prp2=prp2))
-        if identity.oncs & WRITE_ZEROES_SUPPORTED:
+        if identity.oncs & ONCS_WRITE_ZEROES:
             commands.append(WriteZeroes(nsid=1, slba=slba, nlb=nlb))
         for command in commands:
             pending = qpair.submit(command, buffer=buffer).wait()
@@ -315,7 +311,7 @@ def flush(bench: Bench) -> None:
     _write(bench, qpair, nvme.namespace(1), 0, bytes(nvme.namespace(1).block))
     for nsid in nvme.active_namespaces()[:4]:
         qpair.flush(nsid).check()
-    everything = qpair.flush(BROADCAST).wait()
+    everything = qpair.flush(BROADCAST_NSID).wait()
     behavior = vwc >> 1 & 3
     if behavior == 3:
         everything.check()

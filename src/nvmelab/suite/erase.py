@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 
+from nvmelab.spec.identify import ONCS_COMPARE, ONCS_DATASET_MANAGEMENT, ONCS_WRITE_ZEROES
 from nvmelab.spec.nvm import DatasetManagement, Read, WriteZeroes
 from nvmelab.spec.status import Status
 from nvmelab.suite.arena import Medium
@@ -13,7 +14,6 @@ from nvmelab.suite.data import same
 
 COMPARE = 0x05
 COMPARE_FAILURE, COMMAND_SIZE_LIMIT_EXCEEDED = 0x285, 0x183
-ONCS_COMPARE, ONCS_DATASET_MANAGEMENT, ONCS_WRITE_ZEROES = 1, 1 << 2, 1 << 3
 DEALLOCATE = 1 << 2
 DEALLOCATED = "NVM Command Set 1.2, 3.3.3.2.1"
 ZEROES = "NVM Command Set 1.2, 3.3.8"

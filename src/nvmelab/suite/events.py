@@ -8,6 +8,7 @@ from nvmelab.host.errors import Stuck
 from nvmelab.host.queues import Pending
 from nvmelab.link.base import Storage
 from nvmelab.spec.admin import Abort, GetFeatures, GetLogPage, Identify
+from nvmelab.spec.commands import BROADCAST_NSID
 from nvmelab.spec.events import EventType, SmartEvent
 from nvmelab.spec.features import Feature
 from nvmelab.spec.identify import Cns
@@ -20,7 +21,6 @@ from nvmelab.suite.rings import load
 
 PROBE = GetFeatures(fid=Feature.NUMBER_OF_QUEUES)
 """A command that every controller has and that moves no data."""
-BROADCAST = 0xFFFF_FFFF
 ROOM = 32
 """Admin commands that there is room for beside the Asynchronous Event Requests."""
 PATTERN = 0xA5
@@ -69,7 +69,7 @@ def park(bench: Bench, requests: list[Pending], count: int) -> None:
 def forget(bench: Bench, lid: int, *, retain: bool = False) -> None:
     """Read the beginning of a log page, which clears the events that it is of."""
     buffer = bench.nvme.buffer(512)
-    command = GetLogPage(lid=lid, numd=128, rae=int(retain), nsid=BROADCAST, prp1=buffer.addr)
+    command = GetLogPage(lid=lid, numd=128, rae=int(retain), nsid=BROADCAST_NSID, prp1=buffer.addr)
     bench.nvme.admin.submit(command, buffer=buffer).wait()
 
 

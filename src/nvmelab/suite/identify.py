@@ -8,16 +8,12 @@ from collections.abc import Callable
 from nvmelab.host.buffers import PAGE
 from nvmelab.host.queues import Pending
 from nvmelab.spec.admin import Identify
-from nvmelab.spec.commands import Command
-from nvmelab.spec.identify import IDENTIFY_SIZE, Cns, DescriptorType
+from nvmelab.spec.commands import BROADCAST_NSID, Command
+from nvmelab.spec.identify import IDENTIFY_SIZE, OACS_NAMESPACE_MANAGEMENT, Cns, DescriptorType
+from nvmelab.spec.registers import REVISION_1_2, REVISION_1_3, REVISION_1_4, REVISION_2_2
 from nvmelab.spec.status import Status
 from nvmelab.suite.base import Bench, check
 
-BROADCAST = 0xFFFF_FFFF
-NAMESPACE_MANAGEMENT = 1 << 3
-"""Bit of Identify Controller's OACS."""
-REVISION_1_2, REVISION_1_3, REVISION_1_4 = 0x0001_0200, 0x0001_0300, 0x0001_0400
-REVISION_2_2 = 0x0002_0200
 NAMESPACES_MAX = 8
 """Namespaces that are looked at one by one."""
 RESERVED_CNS = (0x0B, 0x0F, 0x60, 0x9A, 0xFF)
@@ -203,7 +199,7 @@ def active_namespaces(bench: Bench) -> None:
             seen == wanted,
             f"the list for NSID {nsid:#x} is {seen[:20]}, where the active ones are {active[:20]}",
         )
-    for nsid in (0xFFFF_FFFE, BROADCAST):
+    for nsid in (0xFFFF_FFFE, BROADCAST_NSID):
         pending, data = ask(bench, Cns.ACTIVE_NAMESPACES, nsid)
         bench.expect(
             pending.status == Status.INVALID_NAMESPACE_OR_FORMAT
@@ -312,13 +308,13 @@ def bad_namespace(bench: Bench) -> None:
     if nvme["vs"] < REVISION_1_3:
         bench.skip(f"VS is {nvme['vs']:#x}: the statuses are said from revision 1.3 on")
     nn, wrong = identity.nn, Status.INVALID_NAMESPACE_OR_FORMAT
-    above = {nsid: f"above NN {nn}" for nsid in (nn + 1, 0xFFFF_FFFE) if nn < nsid < BROADCAST}
+    above = {nsid: f"above NN {nn}" for nsid in (nn + 1, 0xFFFF_FFFE) if nn < nsid < BROADCAST_NSID}
     invalid = {0: "0"} | above
     for nsid, why in invalid.items():
         _bad(bench, Cns.NAMESPACE, nsid, wrong, why, NSIDS)
         _bad(bench, Cns.NAMESPACE_DESCRIPTORS, nsid, wrong, why, NSIDS)
     why = "the broadcast value"
-    _bad(bench, Cns.NAMESPACE_DESCRIPTORS, BROADCAST, wrong, why, DESCRIPTORS)
+    _bad(bench, Cns.NAMESPACE_DESCRIPTORS, BROADCAST_NSID, wrong, why, DESCRIPTORS)
     inactive = [nsid for nsid in range(1, min(nn, 1024) + 1) if nsid not in active]
     for nsid in bench.random.sample(inactive, min(3, len(inactive))):
         data = nvme.identify_data(Cns.NAMESPACE, nsid=nsid)
@@ -330,7 +326,7 @@ def bad_namespace(bench: Bench) -> None:
         )
         why, field = "not active", Status.INVALID_FIELD_IN_COMMAND
         _bad(bench, Cns.NAMESPACE_DESCRIPTORS, nsid, field, why, NSIDS)
-    _broadcast(bench, bool(identity.oacs & NAMESPACE_MANAGEMENT))
+    _broadcast(bench, bool(identity.oacs & OACS_NAMESPACE_MANAGEMENT))
 
 
 def _first(data: bytes) -> str:
@@ -341,7 +337,7 @@ def _first(data: bytes) -> str:
 
 def _broadcast(bench: Bench, must: bool) -> None:
     """What all namespaces have in common: for those who manage namespaces."""
-    pending, data = ask(bench, Cns.NAMESPACE, BROADCAST)
+    pending, data = ask(bench, Cns.NAMESPACE, BROADCAST_NSID)
     if pending.ok:
         bench.expect(
             not any(data[:24]),

@@ -16,15 +16,13 @@ from nvmelab.host.queues import CompletionQueue, SubmissionQueue
 from nvmelab.spec.admin import CreateIoCq, CreateIoSq
 from nvmelab.spec.commands import Command
 from nvmelab.spec.features import Feature
-from nvmelab.spec.registers import CQE_SIZE, SQE_SIZE
+from nvmelab.spec.registers import CQE_SIZE, REVISION_2_0, SQE_SIZE
 from nvmelab.spec.status import Status
 from nvmelab.suite.base import Bench, check
 from nvmelab.suite.rings import load
 
 ENTRIES = 4
 LAST_QID = 0xFFFF
-REVISION_2 = 0x0002_0000
-"""VS of the first revision that says which status a bad CQID or PC gets."""
 CREATE_CQ = "Base 2.2, 5.2.1"
 CREATE_SQ = "Base 2.2, 5.2.2"
 
@@ -44,8 +42,9 @@ def refused(
 
 
 def strict(bench: Bench) -> bool:
-    """The controller says that it is of revision 2.0 or later."""
-    return bench.nvme["vs"] >= REVISION_2
+    """The controller says that it is of revision 2.0 or later: the first one that is known to say
+    which status a bad CQID or PC gets."""
+    return bench.nvme["vs"] >= REVISION_2_0
 
 
 def usable(bench: Bench, qid: int) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from nvmelab.host.driver import Controller
 from nvmelab.host.qpair import Qpair
 from nvmelab.host.queues import Flow, Pending
-from nvmelab.spec.nvm import Read
 from nvmelab.spec.registers import CQE_SIZE
 from nvmelab.suite.base import Bench, check
 
@@ -96,14 +95,10 @@ def largest(bench: Bench) -> None:
     qpair = bench.nvme.create_qpair(entries=entries, ring_each=False)
     buffer = bench.nvme.buffer(512)
     for _ in range(2):
-        pending = [qpair.sq.submit(_read(buffer.addr), buffer=buffer) for _ in range(entries - 1)]
+        pending = [qpair.read(slba=0, buffer=buffer) for _ in range(entries - 1)]
         qpair.wait_all()
         for command in pending:
             command.check()
-
-
-def _read(addr: int, slba: int = 0, nsid: int = 1) -> bytes:
-    return Read(nsid=nsid, slba=slba, nlb=1, prp1=addr).encode()
 
 
 @check(
@@ -120,7 +115,7 @@ def full_sq(bench: Bench) -> None:
         buffer = bench.nvme.buffer(512)
         for _ in range(2 * entries + 1):
             for _ in range(entries - 1):
-                qpair.sq.submit(_read(buffer.addr), buffer=buffer)
+                qpair.read(slba=0, buffer=buffer)
             qpair.wait_all()
         bench.nvme.delete_qpair(qpair)
 
@@ -162,11 +157,8 @@ def _fill_cq(bench: Bench, cq_entries: int, step: int) -> None:
                 f"a CQ of {cq_entries} entries, of which {cq_entries - 1} were not released, got "
                 f"one more: {cq.peek()}",
             )
-        # Release `step` entries: the head doorbell alone, up to what was reaped.
         todo = min(step, cq_entries - 1 - room)
-        head = (cq.rung + todo) % cq_entries
-        bench.nvme.doorbells.ring_head(cq.qid, cq.rung, head, cq_entries)
-        cq.rung = head
+        cq.ring(todo)
         room += todo
     for command in pending:
         command.check()

@@ -6,9 +6,9 @@ that a device may count on (Base 2.2, Annex B.5.1).
 
 from __future__ import annotations
 
-from nvmelab.host.driver import DOORBELL_BUFFER_CONFIG_SUPPORTED
 from nvmelab.host.qpair import Qpair
 from nvmelab.spec.admin import DoorbellBufferConfig
+from nvmelab.spec.identify import OACS_DOORBELL_BUFFER_CONFIG
 from nvmelab.spec.registers import IOCQES, IOSQES, Cc
 from nvmelab.spec.status import Status
 from nvmelab.suite.base import Bench, check
@@ -21,7 +21,7 @@ _PAGE = 4096
 
 def _begin(bench: Bench) -> None:
     """Have shadow doorbells, or skip."""
-    if not bench.nvme.identify().oacs & DOORBELL_BUFFER_CONFIG_SUPPORTED:
+    if not bench.nvme.identify().oacs & OACS_DOORBELL_BUFFER_CONFIG:
         bench.skip("the controller has no Doorbell Buffer Config (OACS bit 8)")
     bench.nvme.enable_shadow_doorbells()
 
@@ -33,7 +33,7 @@ def _begin(bench: Bench) -> None:
 )
 def bad_pages(bench: Bench) -> None:
     """Doorbell Buffer Config with each of its two addresses off by some bytes."""
-    if not bench.nvme.identify().oacs & DOORBELL_BUFFER_CONFIG_SUPPORTED:
+    if not bench.nvme.identify().oacs & OACS_DOORBELL_BUFFER_CONFIG:
         bench.skip("the controller has no Doorbell Buffer Config (OACS bit 8)")
     pages = bench.nvme.pool.zeroed(3 * _PAGE)
     for prp1, prp2 in ((pages + 8, pages + 2 * _PAGE), (pages, pages + _PAGE + 512)):

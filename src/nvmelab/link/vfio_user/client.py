@@ -31,6 +31,7 @@ from nvmelab.limits import (
     VFIO_USER_SPIN_S,
 )
 from nvmelab.link.base import LinkError, Storage
+from nvmelab.link.pages import PAGE, Pages
 from nvmelab.link.pci import enable_function, require_nvme
 from nvmelab.link.vfio_user import discovery, irq, wire
 from nvmelab.link.vfio_user.connection import Connection
@@ -42,7 +43,6 @@ from nvmelab.spec.registers import DOORBELLS
 
 _BASE = 0x1000_0000
 """Bus address of the shared memory: nothing is special about it, but 0 would hide mistakes."""
-_PAGE = 4096
 _BAR0 = 0
 _CONFIG_BYTES_MIN = 256
 _EPOLL_S = 0.001
@@ -70,8 +70,8 @@ class VfioUserLink:
         pump: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if size <= 0 or size % _PAGE:
-            raise ValueError(f"{size} bytes of memory are no whole pages of {_PAGE}")
+        if size <= 0 or size % PAGE:
+            raise ValueError(f"{size} bytes of memory are no whole pages of {PAGE}")
         self.name = f"vfio-user server {os.path.basename(path)}"
         self.memory = GuestMemory()
         self.storage: Storage | None = None
@@ -80,8 +80,7 @@ class VfioUserLink:
         self._rest_s = rest_s
         self._pump = pump
         self._clock = clock
-        self._ram = memoryview(bytearray())
-        self._next = self._end = _BASE
+        self._pages = Pages(self.memory, _BASE, _BASE)
         self._eventfds: list[int] = []
         self._doorbells: tuple[int, int, memoryview] | None = None
         """Offset of the first that is mapped, the offset behind the last, and they themselves."""
@@ -100,8 +99,7 @@ class VfioUserLink:
         """Let go of what is mapped. Reads of `memory` raise MemoryFault from now on."""
         self.memory.clear()
         self._eventfds.clear()
-        self._ram = memoryview(bytearray())
-        self._next = self._end = _BASE
+        self._pages = Pages(self.memory, _BASE, _BASE)
         self._doorbells = None
 
     # Setting up, in QEMU's order.
@@ -136,14 +134,13 @@ class VfioUserLink:
             os.ftruncate(fd, size)
             # Its size stays: a server that could cut it short could end us with SIGBUS.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-            self._ram = memoryview(mmap.mmap(fd, size))
-            self.memory.map(_BASE, self._ram)
+            self.memory.map(_BASE, memoryview(mmap.mmap(fd, size)))
             body = wire.DMA_MAP_BODY
             request = body.pack(body.size, READABLE | WRITEABLE, 0, _BASE, size)
             self._connection.ask(wire.DMA_MAP, request, [fd])
         finally:
             os.close(fd)
-        self._end = _BASE + size
+        self._pages = Pages(self.memory, _BASE, _BASE + size)
 
     def _find_regions(self, fds: contextlib.ExitStack) -> discovery.Region:
         """BAR0. The others are asked for as well, as every client does, and left alone. `fds`
@@ -223,16 +220,10 @@ class VfioUserLink:
     # Memory and interrupts.
 
     def allocate(self, size: int) -> int:
-        addr, end = self._next, self._next + -(-size // _PAGE) * _PAGE
-        if end > self._end:
-            raise MemoryError(f"no {size} bytes left of the link's memory")
-        self._next = end
-        return addr
+        return self._pages.allocate(size)
 
     def free_all(self) -> None:
-        used = self._next - _BASE
-        self._ram[:used] = bytes(used)
-        self._next = _BASE
+        self._pages.free_all()
 
     def take_interrupts(self, vector: int) -> int:
         try:

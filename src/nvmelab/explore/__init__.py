@@ -1,0 +1,1 @@
+"""Driver, device, platform and memory as one stepped system, and who goes next."""

@@ -72,8 +72,8 @@ ORDERED: dict[Model, Counts] = {
     Model(3, 3, 6, 0, order=Order.TIMERS): Counts(639, 1_339, 1, 24),
     Model(4, 4, 6, 0, order=Order.TIMERS): Counts(1_876, 4_353, 1, 21),
 }
-"""M1 in the order in which a QEMU runs its bottom halves: 7.2 and later last in, first out, within a
-pass; 5.2 and 6.2 as timers. A free order reaches more."""
+"""M1 in the order in which a QEMU runs its bottom halves: 7.2 and later last in, first out, within
+a pass; 5.2 and 6.2 as timers. A free order reaches more."""
 
 LARGE: dict[Model, Counts] = {
     Model(8, 8, 12, 0): Counts(1_228_085, 3_815_251, 3, 35),
@@ -81,8 +81,7 @@ LARGE: dict[Model, Counts] = {
     Model(8, 8, None, 0): Counts(1_144_000, 3_947_266, 6, 33),
     Model(8, 8, None, 2): Counts(808_562, 2_632_148, 0, None),
 }
-"""Too large for a test in Python."""
-
+"""Too large for a test in Python; Spin counts the first two."""
 
 FEWEST: dict[tuple[int, int], tuple[int, int] | None] = {
     **{(2, slots): None for slots in (1, 2, 3, 4, 6)},

@@ -1,5 +1,5 @@
-/* M1 of tests/explore/oracle.py again, for Spin: QEMU's hang with N entries, P slots, K commands and
- * variant V.
+/* M1 of tests/explore/oracle.py again, for Spin: QEMU's hang with N entries, P slots, K commands
+ * and variant V.
  *
  *     spin -a -DN=3 -DP=3 -DK=6 -DV=0 m1.pml
  *     gcc -O2 -DSAFETY -DNOREDUCE -DBFS -o pan pan.c && ./pan -c0
@@ -8,17 +8,19 @@
  * oracle (the loop is left, the process has ended), and counts these two and the initial state as
  * transitions.
  *
- * What is scratch (n, and the places of q that are consumed) goes back to 0: it would make two states
- * of one.
+ * What is scratch (n, and the places of q that are consumed) goes back to 0: it would make two
+ * states of one.
  */
 #define UNTIL_THE_FIX       (V == 0)
 #define REFILL_SCHEDULES_SQ (V == 1 || V == 2)
 #define HEAD_SCHEDULES_CQ   (V != 1)
 
-byte s, kn, h, f, w, c, r;  /* rung, SQHD known, fetched, at the backend, finished, posted, reaped */
-bit sb, cb;                 /* the fetch step, the posting step is scheduled */
-byte q[N];                  /* SQHD of each completion that is posted and not reaped */
-byte n;                     /* scratch */
+byte s, kn, h;  /* rung, SQHD known, fetched */
+byte f, w;      /* at the backend, finished */
+byte c, r;      /* posted, reaped */
+bit sb, cb;     /* the fetch step, the posting step is scheduled */
+byte q[N];      /* SQHD of each completion that is posted and not reaped */
+byte n;         /* scratch */
 
 active proctype queue_pair()
 {

@@ -15,6 +15,9 @@ alone: nothing is remembered as a wake-up, so nothing can be forgotten. The step
     post N       the oldest finished command of CQ N gets its completion queue entry
     interrupt N  CQ N raises its interrupt for the entries posted since the last one
 
+With `ControllerConfig.wakeups` it behaves as devices do that remember wake-ups: `fetch N` and
+`post N` are then whole runs of a bottom half (see `wakeups`), and `pass` is all that are scheduled.
+
 NVMe Base 2.2, chapter 3. Not implemented: CMB, PMR, SGLs, metadata, weighted arbitration,
 fused commands, pin interrupts.
 """
@@ -37,6 +40,7 @@ from nvmelab.device.namespaces import Namespace, flush, identity
 from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
 from nvmelab.device.shadow import ShadowDoorbells
 from nvmelab.device.statistics import Statistics
+from nvmelab.device.wakeups import BottomHalves, WakeupRules
 from nvmelab.limits import FETCH_BURST
 from nvmelab.memory import GuestMemory, MemoryFault
 from nvmelab.spec.commands import NvmOpcode
@@ -69,9 +73,12 @@ class ControllerConfig(msgspec.Struct, frozen=True):
     """Most commands of one SQ that are fetched and not completed; None is the SQ's entries."""
     shadow_doorbells: bool = True
     """Offer shadow doorbells, where they are possible."""
+    wakeups: WakeupRules | None = None
+    """Look at a queue only when one of these rules has scheduled it; without shadow doorbells."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for what an Identify structure cannot hold."""
+        assert not (self.wakeups and self.shadow_doorbells), "shadow doorbells wake by other rules"
         for name, size in (("serial", 20), ("model", 40), ("firmware", 8)):
             text = getattr(self, name)
             if len(text) > size or not text.isascii() or not text.isprintable():
@@ -119,10 +126,12 @@ class Controller:
         self.msix_enabled = False
         self.life = LifeCycle(self)
         self.shadows = ShadowDoorbells(self)
+        self.bottom_halves = BottomHalves(config.wakeups) if config.wakeups else None
         self.sqs: dict[int, SubmissionQueue] = {}
         self.cqs: dict[int, CompletionQueue] = {}
         self._order: tuple[tuple[SubmissionQueue, ...], tuple[CompletionQueue, ...]] = ((), ())
-        self._in_worker = 0
+        self.in_worker = 0
+        """Operations that the worker was given and has not finished."""
         self.clear()
 
     def clear(self) -> None:
@@ -132,6 +141,8 @@ class Controller:
         self.sqs.clear()
         self.cqs.clear()
         self.shadows.end()
+        if self.bottom_halves:
+            self.bottom_halves.scheduled.clear()
         self._reorder()
         self.features = Features(self)
         self.events = AsyncEvents(self)
@@ -177,7 +188,10 @@ class Controller:
 
     def add_sq(self, id: int, base: int, size: int, cq: CompletionQueue) -> None:
         """Bring a submission queue into being, bound to `cq`."""
-        sq = self.sqs[id] = SubmissionQueue(id, base, size, cq, self.config.outstanding_max)
+        wakeups, limit = self.config.wakeups, self.config.outstanding_max
+        if wakeups and limit is None:
+            limit = size + wakeups.extra_requests
+        sq = self.sqs[id] = SubmissionQueue(id, base, size, cq, limit)
         cq.sqs += 1
         self._reorder()
         if self.doorbells:
@@ -195,12 +209,16 @@ class Controller:
     def remove_cq(self, cq: CompletionQueue) -> None:
         """End a completion queue that no submission queue is bound to."""
         del self.cqs[cq.id]
+        if self.bottom_halves:
+            self.bottom_halves.forget(cq)
         self._reorder()
 
     def remove_sq(self, sq: SubmissionQueue) -> None:
         """End a submission queue. Its commands that have no completion yet get none: they count
         as aborted (Base 2.2, 5.2.4)."""
         del self.sqs[sq.id]
+        if self.bottom_halves:
+            self.bottom_halves.forget(sq)
         self._reorder()
         sq.end()
 
@@ -217,6 +235,8 @@ class Controller:
             steps.append(Step("finish"))
         if not self.life.live:
             return steps
+        if self.bottom_halves:
+            return steps + self._scheduled(self.bottom_halves)
         sqs, cqs = self._order
         for sq in sqs:
             if step := self.shadows.step_sq(sq):
@@ -234,9 +254,25 @@ class Controller:
                 steps.append(Step("interrupt", cq.id))
         return steps
 
+    def _scheduled(self, bottom_halves: BottomHalves) -> list[Step]:
+        """The bottom halves that may run now: submission queues first, by identifier."""
+        if bottom_halves.rules.order == "lifo":
+            return [Step("pass")] if bottom_halves.scheduled else []
+        sqs, cqs = self._order
+        return [Step("fetch", sq.id) for sq in sqs if bottom_halves.runnable(sq)] + [
+            Step("post", cq.id) for cq in cqs if bottom_halves.runnable(cq)
+        ]
+
     def take(self, step: Step) -> None:
         """Take one step that `enabled` lists."""
+        if self.bottom_halves and step.name in ("fetch", "post"):
+            queue = self.sqs[step.id] if step.name == "fetch" else self.cqs[step.id]
+            self.bottom_halves.run(self, queue)
+            return
         match step.name:
+            case "pass":
+                assert self.bottom_halves
+                self.bottom_halves.run_pass(self)
             case "rdy":
                 self.life.rdy_step()
             case "shutdown":
@@ -272,33 +308,46 @@ class Controller:
                 life.shutdown_step()
         if not life.live:
             return bool(self.enabled())
+        if self.bottom_halves:
+            self.bottom_halves.run_pass(self)
+            return bool(self.enabled())
         sqs, cqs = self._order
         for sq in sqs:
-            while sq.fetched and life.live:
-                self._execute(sq)  # fetched by a single step before this turn
-            burst = FETCH_BURST
-            while burst and life.live:
-                if not sq.may_fetch and not (sq.shadow and shadows.find_entries(sq)):
-                    break
-                self._fetch(sq)
-                if sq.fetched:
-                    self._execute(sq)
-                burst -= 1
+            self.fetch_run(sq)
         for cq in cqs:
-            while cq.finished and life.live:
-                if cq.full and not (cq.shadow and shadows.find_room(cq)):
-                    break
-                self._post(cq)
-            if cq.shadow and life.live:
-                shadows.find_room(cq)  # the real doorbell may have been written
-            if cq.unsignalled and life.live:
-                self._interrupt(cq)
+            self.post_run(cq)
         if not life.live:
             return bool(self.enabled())
         # What is left is behind the burst, or had to wait for the place of a command just posted.
         if shadows.pages and shadows.pending:
             return True
         return bool(worker and worker.finished) or any(sq.may_fetch for sq in sqs)
+
+    def fetch_run(self, sq: SubmissionQueue) -> None:
+        """Fetch and carry out what stands in the queue, at most FETCH_BURST commands."""
+        life, shadows = self.life, self.shadows
+        while sq.fetched and life.live:
+            self._execute(sq)  # fetched by a single step before
+        burst = FETCH_BURST
+        while burst and life.live:
+            if not sq.may_fetch and not (sq.shadow and shadows.find_entries(sq)):
+                return
+            self._fetch(sq)
+            if sq.fetched:
+                self._execute(sq)
+            burst -= 1
+
+    def post_run(self, cq: CompletionQueue) -> None:
+        """Post what has finished, as far as there is room, and raise one interrupt."""
+        life, shadows = self.life, self.shadows
+        while cq.finished and life.live:
+            if cq.full and not (cq.shadow and shadows.find_room(cq)):
+                break
+            self._post(cq)
+        if cq.shadow and life.live:
+            shadows.find_room(cq)  # the real doorbell may have been written
+        if cq.unsignalled and life.live:
+            self._interrupt(cq)
 
     def _fetch(self, sq: SubmissionQueue) -> None:
         addr = sq.base + sq.head * SQE_SIZE
@@ -328,7 +377,7 @@ class Controller:
             self._trace_later(request)
             return False
         request.sq.working.add(request)
-        self._in_worker += 1
+        self.in_worker += 1
         self.worker.submit(request, work)
         return True
 
@@ -346,7 +395,7 @@ class Controller:
         """Make everything durable, in the worker if there is one; then call `done`."""
         work = partial(flush, self.namespaces.values())
         if self.worker:
-            self._in_worker += 1
+            self.in_worker += 1
             self.worker.submit(done, work)
             return
         try:
@@ -359,12 +408,12 @@ class Controller:
     @property
     def storage_busy(self) -> bool:
         """The worker has not finished all that it was given."""
-        return self._in_worker > 0
+        return self.in_worker > 0
 
     def _finish_step(self) -> None:
         assert self.worker
         token, error = self.worker.finished.popleft()
-        self._in_worker -= 1
+        self.in_worker -= 1
         if not isinstance(error, OSError | None):
             raise error
         if not isinstance(token, Request):
@@ -390,6 +439,8 @@ class Controller:
         request.status = status
         cq = request.sq.cq
         cq.finished.append(request)
+        if self.bottom_halves:
+            self.bottom_halves.finished(cq)
         if self.trace:
             self.trace("enqueue_req_completion", request.cid, cq.id, request.dw0, 0, status)
             if status:
@@ -414,6 +465,8 @@ class Controller:
             cq.phase ^= 1
         else:
             cq.tail = tail
+        if self.bottom_halves:
+            self.bottom_halves.posting(sq)
         sq.outstanding -= 1
         cq.unsignalled = True
         self.statistics.counter(sq.id, request.opcode).posted(

@@ -54,6 +54,8 @@ def doorbell_written(controller: Controller, offset: int, value: int) -> None:
 def new_head(controller: Controller, cq: CompletionQueue, value: int) -> bool:
     """The host has released entries up to there. False if that cannot be: it is ignored."""
     if cq.may_become(value):
+        if controller.bottom_halves:
+            controller.bottom_halves.head_rung(controller, cq)
         cq.head = value
         return True
     if controller.trace:
@@ -67,6 +69,8 @@ def new_tail(controller: Controller, sq: SubmissionQueue, value: int) -> bool:
     such a queue until the host deletes and recreates it (Base 2.2, 3.3.1.2)."""
     if sq.may_become(value):
         sq.tail = value
+        if controller.bottom_halves:
+            controller.bottom_halves.tail_rung(sq)
         return True
     if controller.trace:
         controller.trace("ub_db_wr_invalid_sqtail", sq.id, value)

@@ -224,7 +224,7 @@ class NeverIdle(Controller):
         token, _ = self.worker.finished[0]
         super()._finish_step()
         if isinstance(token, Request) and token.dropped:
-            self._in_worker += 1
+            self.in_worker += 1
 
 
 class PostsLeftovers(Resettable):

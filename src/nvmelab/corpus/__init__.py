@@ -1,0 +1,1 @@
+"""Known bugs and odd-but-legal behaviours, by name."""

@@ -95,6 +95,15 @@ class CompletionQueue:
         """Only a new head can let it go on."""
         return bool(self.finished) and self.full
 
+    def save(self) -> tuple[int, int, int, bool, tuple[Request, ...]]:
+        """What a command changes, to be given to `load`."""
+        return (self.head, self.tail, self.phase, self.unsignalled, tuple(self.finished))
+
+    def load(self, saved: tuple[int, int, int, bool, tuple[Request, ...]]) -> None:
+        """Be as at that `save`."""
+        self.head, self.tail, self.phase, self.unsignalled, finished = saved
+        self.finished = deque(finished)
+
     def may_become(self, head: int) -> bool:
         """The host may release that far: up to what was posted, and never back."""
         size = self.size
@@ -158,6 +167,19 @@ class SubmissionQueue:
     def waits(self) -> bool:
         """Only a new tail can let it go on."""
         return self.head == self.tail
+
+    def save(self) -> tuple[int, int, int, bool, tuple[Request, ...], frozenset[Request]]:
+        """What a command changes, to be given to `load`."""
+        fetched, working = tuple(self.fetched), frozenset(self.working)
+        return (self.head, self.tail, self.outstanding, self.stopped, fetched, working)
+
+    def load(
+        self, saved: tuple[int, int, int, bool, tuple[Request, ...], frozenset[Request]]
+    ) -> None:
+        """Be as at that `save`."""
+        self.head, self.tail, self.outstanding, self.stopped, fetched, working = saved
+        self.fetched = deque(fetched)
+        self.working = set(working)
 
     def may_become(self, tail: int) -> bool:
         """The host may have written up to there: no more entries than are free, and never back."""

@@ -157,12 +157,17 @@ class CompletionQueue:
         self._link = link
         self._doorbells = doorbells
 
+    @property
+    def ready(self) -> bool:
+        """The next entry is there, by its phase tag."""
+        addr = self.base + self.head * CQE_SIZE + 12
+        return self._link.memory.load_u32(addr) >> 16 & 1 == self.phase
+
     def peek(self) -> Completion | None:
         """The next entry, if it is there. The dword with the phase tag is read first."""
-        addr = self.base + self.head * CQE_SIZE
-        if self._link.memory.load_u32(addr + 12) >> 16 & 1 != self.phase:
+        if not self.ready:
             return None
-        return Completion.decode(self._link.memory.read(addr, CQE_SIZE))
+        return Completion.decode(self._link.memory.read(self.base + self.head * CQE_SIZE, CQE_SIZE))
 
     def reap(self, limit: int | None = None) -> list[Completion]:
         """New entries in order, at most `limit`. Each finishes its command. Raises DeviceError if
@@ -193,6 +198,14 @@ class CompletionQueue:
                 ref="Base 2.2, 4.2.1 (SQID)",
             )
         sq.complete(entry, self.reaped)
+
+    def save(self) -> tuple[int, int, int, int]:
+        """What a step changes, to be given to `load`."""
+        return (self.head, self.phase, self.rung, self.reaped)
+
+    def load(self, saved: tuple[int, int, int, int]) -> None:
+        """Be as at that `save`."""
+        self.head, self.phase, self.rung, self.reaped = saved
 
     def ring(self, count: int | None = None) -> None:
         """Release what was reaped, or only that many of it: write the head doorbell."""
@@ -346,6 +359,17 @@ class SubmissionQueue:
             )
         pending.completion = entry
         pending.number = number
+
+    def save(self) -> tuple[int, int, int, int, int, tuple[Pending, ...]]:
+        """What a step changes, to be given to `load`. A command that was reaped after this keeps
+        its completion."""
+        outstanding = tuple(self.outstanding.values())
+        return (self.tail, self.rung, self.head, self._fetched, self._written, outstanding)
+
+    def load(self, saved: tuple[int, int, int, int, int, tuple[Pending, ...]]) -> None:
+        """Be as at that `save`."""
+        self.tail, self.rung, self.head, self._fetched, self._written, outstanding = saved
+        self.outstanding = {pending.cid: pending for pending in outstanding}
 
     def wait_for_room(self) -> None:
         """Until another command may be written. Raises Stuck."""

@@ -1,0 +1,150 @@
+"""Every order of events on the real driver and the real controller, against the counts that the
+independent model and Spin give."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from nvmelab.corpus.personas import PERSONAS, Persona
+from nvmelab.device.controller import Controller
+from nvmelab.device.queues import CompletionQueue
+from nvmelab.device.wakeups import WakeupRules
+from nvmelab.explore.search import search
+from nvmelab.explore.system import Key, Label, Snapshot, System
+from tests.explore.constants import BOUNDED, FEWEST, ORDERED, UNBOUNDED
+from tests.explore.oracle import Counts, Grain, Model, Order
+
+RULES = [
+    WakeupRules(full_cq_head_wakes_sqs=True),
+    WakeupRules(full_cq_head_wakes_cq=False, post_into_empty_pool_wakes_sq=True),
+    WakeupRules(post_into_empty_pool_wakes_sq=True),
+    WakeupRules(),
+]
+"""By the variant of the model."""
+ORDERS = {Order.FREE: "free", Order.PASS: "lifo", Order.TIMERS: "fifo"}
+SMALL = [
+    (model, counts)
+    for table in (BOUNDED, UNBOUNDED, ORDERED)
+    for model, counts in table.items()
+    if counts.states < 15_000 and model.grain is Grain.M1
+]
+
+
+def persona_of(model: Model) -> Persona:
+    rules = msgspec.structs.replace(
+        RULES[model.variant],
+        extra_requests=model.slots - model.entries,
+        order=ORDERS[model.order],
+    )
+    return Persona("model", "", rules)
+
+
+@pytest.mark.parametrize(("model", "counts"), SMALL, ids=str)
+def test_counts_are_those_of_the_model(model: Model, counts: Counts) -> None:
+    system = System(persona_of(model), entries=model.entries, commands=model.commands)
+    found = search(system, system.relative_key, graph=True)
+    shortest = len(found.shortest) if found.shortest else None
+    assert (found.states, found.hangs, shortest) == (counts.states, counts.hangs, counts.shortest)
+    assert found.complete
+
+
+@pytest.mark.parametrize(("entries", "transitions"), [(3, 1_737), (4, 5_392)])
+def test_each_command_at_the_storage_is_a_choice(entries: int, transitions: int) -> None:
+    system = System(PERSONAS["qemu-9.0"], entries=entries, commands=6)
+    assert search(system, system.relative_key, graph=True).transitions == transitions
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2])
+@pytest.mark.parametrize("entries", [2, 3, 4])
+def test_no_larger_pool_cures_it(entries: int, extra: int) -> None:
+    fewest = FEWEST[entries, entries + extra]
+    persona = PERSONAS["qemu-9.0" + (f"+{extra}" if extra else "")]
+    system = System(persona, entries=entries)
+    found = search(system, system.relative_key)
+    if fewest is None:
+        assert found.shortest is None and found.complete
+    else:
+        assert found.shortest and len(found.shortest) == fewest[1]
+        assert found.shortest.count(("submit", 0)) == fewest[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "states"),
+    [
+        ("qemu-9.1.2", 3, 1_242),
+        ("qemu-9.1.2", 4, 9_840),
+        ("nvmelab", 3, 846),
+        ("nvmelab", 4, 6_776),
+    ],
+)
+def test_the_fix_and_ours_never_hang(name: str, entries: int, states: int) -> None:
+    system = System(PERSONAS[name], entries=entries)
+    found = search(system, system.sound_key, graph=True)
+    assert (found.hangs, found.states, found.complete) == (0, states, True)
+
+
+@pytest.mark.parametrize("name", PERSONAS)
+def test_the_shortest_hang_hangs_when_taken_again(name: str) -> None:
+    system = System(PERSONAS[name], entries=3)
+    found = search(system, system.sound_key)
+    assert (found.shortest is None) == (name in ("nvmelab", "qemu-9.1.2"))
+    for label in found.shortest or []:
+        assert label in system.enabled()
+        system.take(label)
+    if found.shortest:
+        assert system.enabled() in ([], [("submit", 0)]) and system.outstanding
+
+
+class PhaseStays(Controller):
+    """The phase tag is not inverted when the completion queue wraps."""
+
+    def _post(self, cq: CompletionQueue) -> None:
+        super()._post(cq)
+        if cq.id:
+            cq.phase = 1
+
+
+def test_a_phase_that_never_flips_is_a_hang_by_the_sound_key_only() -> None:
+    system = System(PERSONAS["qemu-9.1.2"], entries=3, controller=PhaseStays)
+    assert search(system, system.sound_key).shortest
+    assert search(system, system.relative_key).shortest is None  # so it must not prove
+
+
+@pytest.mark.parametrize("broken", [Controller, PhaseStays])
+@pytest.mark.parametrize("name", ["qemu-9.0", "qemu-9.1.2", "nvmelab"])
+def test_states_with_equal_sound_keys_have_equal_futures(
+    name: str, broken: type[Controller]
+) -> None:
+    system = System(PERSONAS[name], entries=3, controller=broken)
+    start = system.save()
+    futures: dict[Key, list[tuple[Label, Key]]] = {}
+    todo: list[Snapshot] = [start]
+    again = 0
+    while todo:
+        system.load(snapshot := todo.pop())
+        key = system.sound_key()
+        future: list[tuple[Label, Key]] = []
+        reached: list[Snapshot] = []
+        for label in system.enabled():
+            system.load(snapshot)
+            system.take(label)
+            future.append((label, system.sound_key()))
+            reached.append(system.save())
+        if key in futures:
+            again += 1
+            assert futures[key] == future
+        else:
+            futures[key] = future
+            todo += reached
+    assert again
+
+
+def test_load_undoes_what_steps_did() -> None:
+    system = System(PERSONAS["qemu-9.0"], entries=4, commands=6)
+    start, key = system.save(), system.sound_key()
+    for _ in range(12):
+        system.take(system.enabled()[-1])
+    assert system.sound_key() != key
+    system.load(start)
+    assert system.save() == start and system.sound_key() == key

@@ -9,8 +9,6 @@ no hang to find, and the search is of every state.
 
 Two ways: as usual, and in haste, as somebody would who knows that the model is tiny: compiled
 without optimisation, with a small hash table, of which the usual one takes 60 ms to clear.
-
-`bench/explore.py` imports this, to put nvmelab's explorer beside it.
 """
 
 from __future__ import annotations
@@ -60,11 +58,9 @@ class Run(NamedTuple):
         return self.generate + self.compile + self.search + self.replay
 
 
-def measure(
-    entries: int, commands: int, way: Way = USUAL, *, slots: int | None = None, variant: int = 0
-) -> Run:
+def measure(entries: int, commands: int, way: Way, variant: int) -> Run:
     """One run through all of it, in a folder of its own."""
-    values = {"N": entries, "P": slots or entries, "K": commands, "V": variant}
+    values = {"N": entries, "P": entries, "K": commands, "V": variant}
     defines = [f"-D{name}={value}" for name, value in values.items()]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,16 +76,6 @@ def measure(
             return Run(generate, compiling, search, 0.0, None)
         replay, _ = timed(folder, SPIN, "-t", "-p", *defines, MODEL.name)
         return Run(generate, compiling, search, replay, int(found[1]))
-
-
-def pipeline(entries: int, commands: int, way: Way = USUAL) -> float:
-    """Seconds from the model to a replayed hang."""
-    return measure(entries, commands, way).total
-
-
-def search_alone(entries: int, commands: int, way: Way = USUAL) -> float:
-    """Seconds of it that the finished verifier takes."""
-    return measure(entries, commands, way).search
 
 
 def timed(folder: Path, *words: str | Path) -> tuple[float, str]:
@@ -119,7 +105,7 @@ def main() -> None:
 
 def print_row(entries: int, commands: int, way: Way, variant: int, rounds: int) -> None:
     """Medians, and the range of the whole."""
-    runs = [measure(entries, commands, way, variant=variant) for _ in range(rounds)]
+    runs = [measure(entries, commands, way, variant) for _ in range(rounds)]
     columns = [(run.generate, run.compile, run.search, run.replay, run.total) for run in runs]
     parts = [statistics.median(column) for column in zip(*columns, strict=True)]
     shown = " | ".join(f"{1000 * part:,.0f} ms" for part in parts)

@@ -16,9 +16,9 @@ from tests.explore.constants import BOUNDED, FEWEST, ORDERED, UNBOUNDED
 from tests.explore.oracle import Counts, Grain, Model, Order
 
 RULES = [
-    WakeupRules(full_cq_head_wakes_sqs=True),
-    WakeupRules(full_cq_head_wakes_cq=False, post_into_empty_pool_wakes_sq=True),
-    WakeupRules(post_into_empty_pool_wakes_sq=True),
+    PERSONAS["qemu-9.0"].wakeups,
+    PERSONAS["qemu-fix-v1"].wakeups,
+    PERSONAS["qemu-9.1.2"].wakeups,
     WakeupRules(),
 ]
 """By the variant of the model."""
@@ -32,8 +32,10 @@ SMALL = [
 
 
 def persona_of(model: Model) -> Persona:
+    rules = RULES[model.variant]
+    assert rules
     rules = msgspec.structs.replace(
-        RULES[model.variant],
+        rules,
         extra_requests=model.slots - model.entries,
         order=ORDERS[model.order],
     )
@@ -94,6 +96,12 @@ def test_the_shortest_hang_hangs_when_taken_again(name: str) -> None:
         system.take(label)
     if found.shortest:
         assert system.enabled() in ([], [("submit", 0)]) and system.outstanding
+
+
+def test_a_search_that_is_cut_short_does_not_call_itself_complete() -> None:
+    system = System(PERSONAS["nvmelab"], entries=4)
+    found = search(system, system.sound_key, most=100)
+    assert not found.complete and 100 < found.states < 6_776
 
 
 class PhaseStays(Controller):

@@ -183,3 +183,9 @@ As long as over vfio-user."""
 QTEST_CLOCK_STEPS = (1_000_000, 1_000_000, 1_000_000_000, 1_000_000_000, 60_000_000_000)
 """Virtual time, in ns, that a device gets beyond that before it counts as at rest: throttled disks
 and timers of seconds have had their turn."""
+
+# Exploring.
+
+SEARCH_STATES_MAX = 5_000_000
+"""States that one search keeps: a system that is too large for it ends the search, at some
+gigabytes of memory, and not the machine."""

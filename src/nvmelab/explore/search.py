@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from nvmelab.explore.system import SUBMIT, Key, Label, Snapshot, System
+from nvmelab.limits import SEARCH_STATES_MAX
 
 
 class Found(msgspec.Struct):
@@ -24,15 +25,15 @@ class Found(msgspec.Struct):
     shortest: list[Label] | None = None
     """The steps to the first of them; no other is reached by fewer."""
     complete: bool = False
-    """Every reachable state was looked at, apart from those behind a hang."""
+    """Every reachable state was looked at."""
 
 
 def search(
-    system: System, key: Callable[[], Key], *, graph: bool = False, most: int = 5_000_000
+    system: System, key: Callable[[], Key], *, graph: bool = False, most: int = SEARCH_STATES_MAX
 ) -> Found:
-    """Explore from the present state, until the first hang, or with `graph` everything, or `most`
-    states. With a number of commands, `graph` counts only hangs in which `submit` is not enabled
-    either."""
+    """Explore from the present state, until the first hang, or with `graph` everything; in either
+    case no further than the level at which more than `most` states are known. With a number of
+    commands, `graph` counts only hangs in which `submit` is not enabled either."""
     found = Found()
     start = system.save()
     first = key()
@@ -51,7 +52,6 @@ def search(
                     found.hangs += 1
                     found.shortest = found.shortest or _path(parents, here)
                     if not graph:
-                        found.states = len(parents)
                         return found
                 for number, label in enumerate(labels):
                     if number:
@@ -64,15 +64,14 @@ def search(
                         after.append((reached, system.save()))
             level = after
             if len(parents) > most:
-                found.states = len(parents)
                 return found
+        found.complete = True
+        return found
     finally:
+        found.states = len(parents)
         if collecting:
             gc.enable()
         system.load(start)
-    found.states = len(parents)
-    found.complete = True
-    return found
 
 
 def _path(parents: dict[Key, tuple[Key, Label] | None], key: Key) -> list[Label]:

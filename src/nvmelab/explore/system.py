@@ -118,7 +118,9 @@ class System:
     # States.
 
     def save(self) -> Snapshot:
-        """Everything that a step may change, as values."""
+        """What the steps of a device that stays alive change, as values. The life cycle, the error
+        log and the statistics are left out: a path on which the controller fails, or is rung with a
+        value that cannot be, is not undone in full."""
         halves = self.controller.bottom_halves
         return (
             self._host_sq.save(),
@@ -178,7 +180,8 @@ class System:
     def sound_key(self) -> Key:
         """As `relative_key`, with what it leaves out: ring positions, the phase both sides are at,
         and the phase tag of every entry. Commands are interchangeable: which CID is where counts
-        only if one is in no place or in two, which the queues refuse."""
+        only if one is in no place or in two, which the queues refuse. It leaves out the contents of
+        submission queue entries, which matter to a device that fetches one twice."""
         tags = self._cq_ring.cast("H")[7::8].tolist()
         return (
             self.relative_key(),

@@ -18,7 +18,8 @@ FUNCTION_LINES_MAX = 70
 FORBIDDEN = {
     "spec": {"*"},
     "device": {"host", "link", "qemu", "cli", "report", "service", "corpus", "explore"},
-    "corpus": {"host", "link", "qemu", "cli", "report", "service", "explore", "storage"},
+    "check": {"device", "host", "link", "storage", "qemu", "cli", "report", "service", "explore"},
+    "corpus": {"link", "qemu", "cli", "report", "service", "explore", "storage"},
     "explore": {"qemu", "cli", "report", "service", "suite", "targets"},
     "host": {"device", "storage", "qemu", "cli", "report", "service"},
     "storage": {"device", "host", "link", "qemu", "cli", "report", "service", "spec", "trace"},

@@ -6,9 +6,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from nvmelab.corpus.faults import FAULTS, SOUND, Fault
 from nvmelab.corpus.personas import PERSONAS, Persona
-from nvmelab.device.controller import Controller
-from nvmelab.device.queues import CompletionQueue
 from nvmelab.device.wakeups import WakeupRules
 from nvmelab.explore.search import search
 from nvmelab.explore.system import Key, Label, Snapshot, System
@@ -104,27 +103,16 @@ def test_a_search_that_is_cut_short_does_not_call_itself_complete() -> None:
     assert not found.complete and 100 < found.states < 6_776
 
 
-class PhaseStays(Controller):
-    """The phase tag is not inverted when the completion queue wraps."""
-
-    def _post(self, cq: CompletionQueue) -> None:
-        super()._post(cq)
-        if cq.id:
-            cq.phase = 1
-
-
 def test_a_phase_that_never_flips_is_a_hang_by_the_sound_key_only() -> None:
-    system = System(PERSONAS["qemu-9.1.2"], entries=3, controller=PhaseStays)
+    system = System(PERSONAS["qemu-9.1.2"], entries=3, fault=FAULTS["phase-stays"])
     assert search(system, system.sound_key).shortest
     assert search(system, system.relative_key).shortest is None  # so it must not prove
 
 
-@pytest.mark.parametrize("broken", [Controller, PhaseStays])
+@pytest.mark.parametrize("fault", [SOUND, FAULTS["phase-stays"]])
 @pytest.mark.parametrize("name", ["qemu-9.0", "qemu-9.1.2", "nvmelab"])
-def test_states_with_equal_sound_keys_have_equal_futures(
-    name: str, broken: type[Controller]
-) -> None:
-    system = System(PERSONAS[name], entries=3, controller=broken)
+def test_states_with_equal_sound_keys_have_equal_futures(name: str, fault: Fault) -> None:
+    system = System(PERSONAS[name], entries=3, fault=fault)
     start = system.save()
     futures: dict[Key, list[tuple[Label, Key]]] = {}
     todo: list[Snapshot] = [start]

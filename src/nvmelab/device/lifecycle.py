@@ -186,6 +186,11 @@ class LifeCycle:
             self._controller.trace("err_cfs")
         self._set_csts(cfs=1)
 
+    def revive(self) -> None:
+        """Take a fatal status back, as nothing in a real device can: for a search that goes on
+        elsewhere."""
+        self._set_csts(cfs=0)
+
     # Steps.
 
     @property

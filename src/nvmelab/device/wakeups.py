@@ -98,6 +98,8 @@ class BottomHalves:
             while queue.may_fetch and controller.life.live:
                 controller.fetch_run(queue)
         else:
+            # QEMU raises the interrupt whenever the host has not released all that was posted.
+            queue.unsignalled = queue.tail != queue.head
             controller.post_run(queue)
 
     def run_pass(self, controller: Controller) -> None:

@@ -174,22 +174,31 @@ class CompletionQueue:
         an entry belongs to none."""
         found: list[Completion] = []
         while limit is None or len(found) < limit:
-            entry = self.peek()
+            entry = self.take()
             if entry is None:
                 break
-            self.head += 1
-            if self.head == self.entries:
-                self.head, self.phase = 0, self.phase ^ 1
-            self.reaped += 1
             if self.release == "entry":
                 self.ring()  # before SQHD is believed, as OSv does it
             found.append(entry)
-            self._complete(entry)
+            self.believe(entry)
         if found and self.release == "batch":
             self.ring()
         return found
 
-    def _complete(self, entry: Completion) -> None:
+    def take(self) -> Completion | None:
+        """The first part of reaping one: the next entry, if it is there; the one behind it is next
+        then. The slot is not released, and what the entry says is not made use of."""
+        entry = self.peek()
+        if entry is not None:
+            self.head += 1
+            if self.head == self.entries:
+                self.head, self.phase = 0, self.phase ^ 1
+            self.reaped += 1
+        return entry
+
+    def believe(self, entry: Completion) -> None:
+        """The last part: its command is done, and its SQ Head Pointer is known. Raises
+        DeviceError."""
         sq = self.sqs.get(entry.sqid)
         if sq is None:
             raise DeviceError(
@@ -216,11 +225,13 @@ class CompletionQueue:
 
     def service(self) -> None:
         """What an interrupt handler, or a poller, does."""
-        if self.interrupts:
-            assert self.vector is not None
-            if not self._link.take_interrupts(self.vector):
-                return
-        self.reap()
+        if not self.interrupts or self.acknowledge():
+            self.reap()
+
+    def acknowledge(self) -> int:
+        """Take what its interrupt vector has raised: how often, as far as the link can count."""
+        assert self.vector is not None
+        return self._link.take_interrupts(self.vector)
 
     def wait(self, done: Done, what: str, *, serve: bool = True) -> None:
         """Until `done()`, serving this queue meanwhile unless told not to. Raises Stuck."""

@@ -1,0 +1,1 @@
+"""What the specification says about what was seen."""

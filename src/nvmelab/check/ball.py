@@ -1,0 +1,88 @@
+"""Who must act next: the holder of the ball, for the commands of one queue pair.
+
+A command that waits for something waits for whoever must bring it about; where that is another
+command's doing, the chain is followed to its end. Base 2.2, 3.3.1.2 and 3.3.1.2.1; that a device
+goes on by itself is derived from what the host may rely on: entries that were submitted are
+consumed and completed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Party = Literal["driver", "device", "platform"]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How many commands of a queue pair are where, and what could move them."""
+
+    unrung: int
+    """Written, and no doorbell has told of them."""
+    under_way: int
+    """Rung, and the doorbell write has not reached the device."""
+    unfetched: int
+    """Rung, not fetched."""
+    free: int
+    """Further commands that the device could take."""
+    working: int
+    """Fetched, not finished."""
+    finished: int
+    """Finished, not posted."""
+    room: bool
+    """The completion queue has a free slot."""
+    posted: int
+    """Posted, not taken by the driver."""
+    signalled: bool
+    """An interrupt was raised for all that is posted, or none is needed."""
+    delivered: bool
+    """The driver was told, or looks by itself."""
+    taken: int
+    """Taken by the driver, and not released."""
+
+
+class Ball(msgspec.Struct, frozen=True):
+    """The party that must act, and what it should do, in words."""
+
+    party: Party
+    text: str
+
+
+def holder(standing: Standing) -> Ball | None:
+    """Who must act next; None if no command is outstanding. Where several commands wait for
+    different parties, the one furthest on decides: the others may be waiting for its end."""
+    s = standing
+    if s.posted:
+        return _posted(s)
+    if s.finished:
+        if s.room:
+            return Ball("device", f"{_count(s.finished)} finished, the CQ has room: post")
+        return Ball("driver", "the CQ is full of entries that were taken: write its head doorbell")
+    if s.working:
+        return Ball("device", f"{_count(s.working)} being carried out: finish")
+    if s.unfetched:
+        if s.free:
+            requests = "request is" if s.free == 1 else "requests are"
+            return Ball(
+                "device", f"{_count(s.unfetched)} rung, {s.free} {requests} free: fetch from the SQ"
+            )
+        return Ball("device", f"{_count(s.unfetched)} rung, no request is free: free one")
+    if s.under_way:
+        return Ball("platform", "a doorbell write is under way: deliver it")
+    if s.unrung:
+        return Ball("driver", f"{_count(s.unrung)} written: ring the tail doorbell")
+    return None
+
+
+def _posted(s: Standing) -> Ball:
+    entries = "1 entry is" if s.posted == 1 else f"{s.posted} entries are"
+    if not s.signalled:
+        return Ball("device", f"{entries} posted and no interrupt was raised for it: raise it")
+    if not s.delivered:
+        return Ball("platform", f"{entries} posted, the interrupt is raised: deliver it")
+    return Ball("driver", f"{entries} posted, and it was told: reap")
+
+
+def _count(number: int) -> str:
+    return "1 command is" if number == 1 else f"{number} commands are"

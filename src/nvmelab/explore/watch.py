@@ -1,0 +1,306 @@
+"""What must never happen, whichever step is next: the rules that hold after every step.
+
+A `Watch` sees what both sides do where they meet: entries written and fetched, doorbells, entries
+posted, data. It knows neither side's own variables, and judges whoever acts. It stops at the first
+breach. That a command is left behind is not seen here: that is a matter of states at rest.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Container
+from typing import NamedTuple
+
+import msgspec
+
+from nvmelab.memory import GuestMemory
+from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, SQE_SIZE
+
+
+class Rule(NamedTuple):
+    """`party` is who breaks it."""
+
+    party: str
+    text: str
+    ref: str
+
+
+RULES: dict[str, Rule] = {
+    "sq.slot-in-use": Rule(
+        "driver",
+        "an entry is written only into a free slot of the submission queue, the next one",
+        "Base 2.2, 3.3.1.2 (queue usage) and 3.3.1.5 (full)",
+    ),
+    "sq.tail": Rule(
+        "driver",
+        "the tail doorbell tells of entries that were written, and its value is a slot",
+        "Base 2.2, 3.3.1.2 (queue usage)",
+    ),
+    "sq.cid-in-use": Rule(
+        "driver",
+        "no two outstanding commands of a queue have the same CID",
+        "Base 2.2, 4.1.1 (CID)",
+    ),
+    "cq.head": Rule(
+        "driver",
+        "the head doorbell releases entries that were posted, and its value is a slot",
+        "Base 2.2, 3.3.1.2 (queue usage)",
+    ),
+    "cq.taken-early": Rule(
+        "driver",
+        "only entries that were posted are consumed",
+        "Base 2.2, 4.2.4 (phase tag)",
+    ),
+    "sq.fetched-early": Rule(
+        "device",
+        "only entries that the tail doorbell has told of are fetched, each once and in order",
+        "Base 2.2, 3.3.1.2 (queue usage)",
+    ),
+    "cq.overrun": Rule(
+        "device",
+        "nothing is posted while the completion queue has no free slot",
+        "Base 2.2, 3.3.1.2.1 (completion queue flow control)",
+    ),
+    "cq.slot": Rule(
+        "device",
+        "a completion is posted to the next slot of the completion queue",
+        "Base 2.2, 3.3.1.2 (queue usage)",
+    ),
+    "cq.phase": Rule(
+        "device",
+        "the phase tag of an entry is the inverse of what the slot had before",
+        "Base 2.2, 4.2.4 (phase tag)",
+    ),
+    "cq.sqhd": Rule(
+        "device",
+        "SQHD is the head of the submission queue when the entry is created: fetched entries only",
+        "Base 2.2, 4.2.1 (SQHD)",
+    ),
+    "cq.unknown-command": Rule(
+        "device",
+        "each fetched command is completed once, with its own SQID and CID",
+        "Base 2.2, 4.2.1 (SQID, CID)",
+    ),
+    "cq.status": Rule(
+        "device",
+        "a command that is as it should be succeeds",
+        "Base 2.2, 4.2.3 (status)",
+    ),
+    "data.late": Rule(
+        "device",
+        "the data of a Read is in host memory when its completion is posted",
+        "NVM Command Set 1.2, 3.3.4 (derived: completion says that the data was transferred)",
+    ),
+    "device.failed": Rule(
+        "device",
+        "CSTS.CFS stays 0 while the host does nothing wrong",
+        "Base 2.2, 9.5 (controller fatal status)",
+    ),
+}
+PROGRESS = Rule(
+    "device",
+    "a command that was rung is consumed and completed, whether or not the driver rings again",
+    "Base 2.2, 3.3.1.2 (derived: submitted entries are consumed)",
+)
+
+
+class Violation(Exception):
+    """A rule was broken by the step under way."""
+
+    def __init__(self, rule: str, seen: str) -> None:
+        super().__init__(f"{RULES[rule].text}: {seen}")
+        self.rule = rule
+        self.seen = seen
+
+    @property
+    def party(self) -> str:
+        return RULES[self.rule].party
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What has happened so far on one queue pair: counts since its creation."""
+
+    written: int = 0
+    rung: int = 0
+    fetched: int = 0
+    posted: int = 0
+    consumed: int = 0
+    """Entries of the submission queue below the SQ Head Pointer of the last completion."""
+    released: int = 0
+    """Entries of the completion queue below its head doorbell."""
+    slots: tuple[int, ...] = ()
+    """CIDs of the entries that were written and not fetched, oldest first."""
+    device: frozenset[int] = frozenset()
+    """CIDs of the commands that were fetched and not completed."""
+    waiting: tuple[int, ...] = ()
+    """CIDs of the completions that were posted and not made use of."""
+    signalled: int = 0
+    """Completions that were posted when the last interrupt was raised, or all if none is due."""
+
+
+class Watch:
+    """Watches one pair of queues, both of `entries`, that were just created.
+
+    `data_ready(cid)` says whether the data of that command is where it belongs.
+    """
+
+    def __init__(
+        self, qid: int, entries: int, data_ready: Callable[[int], bool], *, interrupts: bool
+    ) -> None:
+        self._qid = qid
+        self._entries = entries
+        self._interrupts = interrupts
+        self._data_ready = data_ready
+        self.seen = Seen()
+
+    # The driver.
+
+    def entry_written(self, slot: int, data: bytes | bytearray | memoryview) -> None:
+        seen, size = self.seen, self._entries
+        cid = data[2] | data[3] << 8
+        if slot != seen.written % size:
+            raise Violation(
+                "sq.slot-in-use", f"an entry is written to slot {slot}, not {seen.written % size}"
+            )
+        if seen.written - seen.consumed >= size - 1:
+            raise Violation(
+                "sq.slot-in-use",
+                f"slot {slot} is written while the queue is full: no completion has said that the "
+                f"entry in slot {seen.consumed % size} is consumed",
+            )
+        if cid in seen.slots or cid in seen.device or cid in seen.waiting:
+            raise Violation("sq.cid-in-use", f"CID {cid:#x} is given to a second command")
+        self.seen = _replace(seen, written=seen.written + 1, slots=(*seen.slots, cid))
+
+    def tail_rung(self, value: int) -> None:
+        seen, size = self.seen, self._entries
+        count = (value - seen.rung) % size
+        if value >= size or count > seen.written - seen.rung:
+            raise Violation(
+                "sq.tail",
+                f"tail {value} is rung; {seen.written - seen.rung} entries were written behind "
+                f"tail {seen.rung % size} of {size} slots",
+            )
+        self.seen = _replace(seen, rung=seen.rung + count)
+
+    def head_rung(self, value: int) -> None:
+        seen, size = self.seen, self._entries
+        count = (value - seen.released) % size
+        if value >= size or count > seen.posted - seen.released:
+            raise Violation(
+                "cq.head",
+                f"head {value} is rung; {seen.posted - seen.released} entries were posted behind "
+                f"head {seen.released % size} of {size} slots",
+            )
+        self.seen = _replace(seen, released=seen.released + count)
+
+    def outstanding(self, cids: Container[int], taken: int) -> None:
+        """After a step of the driver: the CIDs that it waits for, and how many entries it took."""
+        seen = self.seen
+        if taken > seen.posted:
+            raise Violation("cq.taken-early", f"{taken} entries are taken, {seen.posted} posted")
+        if seen.waiting and any(cid not in cids for cid in seen.waiting):
+            waiting = tuple(cid for cid in seen.waiting if cid in cids)
+            self.seen = _replace(seen, waiting=waiting)
+
+    # The device.
+
+    def entry_fetched(self, slot: int) -> None:
+        seen, size = self.seen, self._entries
+        if slot != seen.fetched % size or seen.fetched == seen.rung:
+            raise Violation(
+                "sq.fetched-early",
+                f"slot {slot} is fetched; {seen.rung - seen.fetched} entries are rung from slot "
+                f"{seen.fetched % size} on",
+            )
+        cid, *slots = seen.slots
+        self.seen = _replace(
+            seen, fetched=seen.fetched + 1, slots=tuple(slots), device=seen.device | {cid}
+        )
+
+    def entry_posted(self, slot: int, high: int) -> None:
+        """`high` is the quadword of the entry with SQHD, SQID, CID, phase and status."""
+        seen, size = self.seen, self._entries
+        sqhd, sqid, cid, status = (high >> shift & 0xFFFF for shift in (0, 16, 32, 48))
+        if seen.posted - seen.released >= size - 1:
+            raise Violation("cq.overrun", f"CID {cid:#x} is posted to a full queue")
+        if slot != seen.posted % size:
+            raise Violation("cq.slot", f"slot {slot} is written, not {seen.posted % size}")
+        if status & 1 == seen.posted // size & 1:
+            raise Violation("cq.phase", f"the entry in slot {slot} has the old phase {status & 1}")
+        if sqid != self._qid or cid not in seen.device:
+            raise Violation("cq.unknown-command", f"SQID {sqid} CID {cid:#x} is completed")
+        if sqhd != seen.fetched % size:
+            raise Violation("cq.sqhd", f"SQHD {sqhd}, and the head is {seen.fetched % size}")
+        if status >> 1:
+            raise Violation("cq.status", f"CID {cid:#x} is completed with status {status >> 1:#x}")
+        if not self._data_ready(cid):
+            raise Violation("data.late", f"CID {cid:#x} is completed, and its data is not there")
+        self.seen = _replace(
+            seen,
+            posted=seen.posted + 1,
+            signalled=seen.signalled if self._interrupts else seen.posted + 1,
+            consumed=seen.fetched,
+            device=seen.device - {cid},
+            waiting=(*seen.waiting, cid),
+        )
+
+    def interrupt_raised(self) -> None:
+        self.seen = _replace(self.seen, signalled=self.seen.posted)
+
+    def key(self) -> tuple[int, ...]:
+        """What of this a rule may read, for states with the same futures: the differences of the
+        counts, and their places in the rings."""
+        seen, size = self.seen, self._entries
+        return (
+            seen.written - seen.rung,
+            seen.rung - seen.fetched,
+            seen.fetched - seen.consumed,
+            len(seen.device),
+            len(seen.waiting),
+            seen.posted - seen.released,
+            seen.signalled < seen.posted,
+            seen.written % size,
+            seen.posted % (2 * size),
+        )
+
+
+_replace = msgspec.structs.replace
+
+
+class WatchedMemory(GuestMemory):
+    """Host memory of a system that is explored: tells a watch what is done to one pair of rings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watch: Watch | None = None
+        self._sq = self._cq = range(0)
+
+    def begin(self, watch: Watch, sq: int, cq: int, entries: int) -> None:
+        """Watch the rings at these addresses."""
+        self.watch = watch
+        self._sq = range(sq, sq + entries * SQE_SIZE)
+        self._cq = range(cq, cq + entries * CQE_SIZE)
+
+    def write(self, addr: int, data: bytes | bytearray | memoryview) -> None:
+        if self.watch and len(data) == SQE_SIZE:  # only a driver writes entries
+            self.watch.entry_written((addr - self._sq.start) // SQE_SIZE, data)
+        super().write(addr, data)
+
+    def unpack(self, layout: struct.Struct, addr: int) -> tuple[int, ...]:
+        if self.watch and layout.size == SQE_SIZE:
+            self.watch.entry_fetched((addr - self._sq.start) // SQE_SIZE)
+        return super().unpack(layout, addr)
+
+    def store_u64(self, addr: int, value: int) -> None:
+        if self.watch and addr in self._cq and addr % CQE_SIZE == 8:
+            self.watch.entry_posted((addr - self._cq.start) // CQE_SIZE, value)
+        super().store_u64(addr, value)
+
+
+def watch_doorbell(watch: Watch, offset: int, value: int) -> None:
+    """The driver writes a doorbell at this offset of BAR0, with a stride of 4 bytes."""
+    if offset - DOORBELLS & 4:
+        watch.head_rung(value)
+    else:
+        watch.tail_rung(value)

@@ -189,3 +189,16 @@ and timers of seconds have had their turn."""
 SEARCH_STATES_MAX = 5_000_000
 """States that one search keeps: a system that is too large for it ends the search, at some
 gigabytes of memory, and not the machine."""
+
+SEARCH_ENTRIES_MAX = 1024
+"""Entries of an explored queue: the memory of its commands is kept small, and a schedule of more
+steps than this allows tells nobody anything."""
+
+REPLAY_BYTES_MAX = 16 << 20
+"""Bytes of a replay file: one of REPLAY_STEPS_MAX steps has 4 MB."""
+
+REPLAY_STEPS_MAX = 100_000
+"""Steps of a replay file: a run of 1,024 entries that was not shrunk has some 20,000."""
+
+SAMPLE_STEPS_MAX = 1_000_000
+"""Steps of one random run: each command takes about ten, so one of that many spins."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Literal
 
-from nvmelab.check.ball import Standing
+from nvmelab.check.ball import Ball, Standing, holder
 from nvmelab.corpus.faults import SOUND, Fault
 from nvmelab.corpus.personas import Persona
 from nvmelab.device.controller import ControllerConfig, Step
@@ -162,8 +162,8 @@ class System:
         self._buffers = driver.buffer(_BLOCK * blocks)
         self._worker.hold = True
         (self._sq_ring,) = link.memory.views(qpair.sq.base, entries * SQE_SIZE, write=True)
-        (self._cq_ring,) = link.memory.views(qpair.cq.base, entries * CQE_SIZE, write=True)
-        self._sqhds = self._cq_ring.cast("H")[4::8]
+        (self.cq_ring,) = link.memory.views(qpair.cq.base, entries * CQE_SIZE, write=True)
+        self._sqhds = self.cq_ring.cast("H")[4::8]
         self._data = link.memory.views(self._buffers.addr, self._buffers.size, write=True)[0]
 
     def _begin_watch(self) -> None:
@@ -280,6 +280,18 @@ class System:
             taken=(host_cq.head - cq.head) % cq.size,
         )
 
+    @property
+    def interrupt_raised(self) -> bool:
+        """The interrupt of the completion queue is raised and not delivered."""
+        return not self._coarse and self._link.raised[self._vector] > 0
+
+    def ball(self) -> Ball | None:
+        """Who must act, if nothing is enabled but `submit` and a command is outstanding: then
+        nobody will."""
+        if not self.outstanding or any(label != SUBMIT for label in self.enabled()):
+            return None
+        return holder(self.standing())
+
     def progress(self) -> int:
         """A measure that every step raises, so that a run without further commands ends. The
         counts never fall; a step that raises none of them takes a flag down, and may set only
@@ -324,7 +336,7 @@ class System:
             parts[2] = (
                 tuple(self._worker.waiting),
                 self.controller.in_worker,
-                self._cq_ring.tobytes(),
+                self.cq_ring.tobytes(),
             )
         if parts[3] is None:
             raised = self._link.raised[self._vector] if not self._coarse else 0
@@ -355,7 +367,7 @@ class System:
             if halves:
                 halves.scheduled[:] = scheduled
         if parts[2] is not storage:
-            self._worker.waiting[:], self.controller.in_worker, self._cq_ring[:] = storage
+            self._worker.waiting[:], self.controller.in_worker, self.cq_ring[:] = storage
         if parts[3] is not link and (not self._coarse or self._link.under_way is not None):
             raised, under_way = link
             self._link.raised[self._vector] = raised
@@ -410,7 +422,7 @@ class System:
             (host_cq.rung - cq.head) % cq.size,
             handler,
             (sq.head - entry.sqhd) % sq.size if entry else -1,
-            self._link.raised[self._vector] > 0,
+            self.interrupt_raised,
             len(sq.fetched),
             cq.unsignalled,
             tuple(offset & 4 for offset, _value in under_way),
@@ -421,7 +433,7 @@ class System:
         the phase tag of every entry, and what the rules read. Which command is where counts only
         as far as their numbers: they are interchangeable to a device that does not look at a CID.
         """
-        tags = self._cq_ring.cast("H")[7::8].tolist()
+        tags = self.cq_ring.cast("H")[7::8].tolist()
         key = (
             self.relative_key(),
             self.sq.head,

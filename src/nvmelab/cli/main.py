@@ -7,7 +7,9 @@ import click
 from nvmelab import __version__
 from nvmelab.cli.demo import demo
 from nvmelab.cli.doctor import doctor
+from nvmelab.cli.explore import explore_verb
 from nvmelab.cli.matrix import matrix_verb
+from nvmelab.cli.replay import replay_verb
 from nvmelab.cli.run import run
 from nvmelab.cli.serve import serve
 from nvmelab.cli.test import test
@@ -24,10 +26,12 @@ def cli() -> None:
     nvmelab run -- qemu-system-x86_64 ...         your QEMU command line, on our controller
     nvmelab test qemu:qemu-system-x86_64          our driver and our checks on a device
     nvmelab matrix                                which devices forget a rung queue, at which sizes
+    nvmelab explore overcommit --entries 4        every order of events of driver and device
+    nvmelab replay hang-4.json                    a run that it has found, once more
     nvmelab serve disk.img --socket nvme.sock     the controller alone, for any vfio-user client
     nvmelab doctor                                what is here, and what is missing
     """
 
 
-for verb in (demo, run, test, matrix_verb, serve, doctor):
+for verb in (demo, run, test, matrix_verb, explore_verb, replay_verb, serve, doctor):
     cli.add_command(verb)

@@ -178,12 +178,14 @@ def decode(data: bytes) -> Replay:
         raise ReplayError(f"the replay file is damaged: {error}") from None
     if len(replay.labels) > REPLAY_STEPS_MAX:
         raise ReplayError(f"more than {REPLAY_STEPS_MAX:,} steps")
-    if replay.rule != "progress" and replay.rule not in RULES:
-        raise ReplayError(f"the replay file names a rule that is not known: {replay.rule!r}")
+    if replay.ball not in PROGRESS or (replay.rule != "progress" and replay.rule not in RULES):
+        raise ReplayError(
+            f"the replay file has no such rule or party: {replay.rule!r}, {replay.ball!r}"
+        )
     return replay
 
 
-def rule_text(rule: str) -> str:
-    """What the rule says, and where."""
-    entry = PROGRESS if rule == "progress" else RULES[rule]
+def rule_text(rule: str, party: str) -> str:
+    """What the rule says, and where. `party` has broken it, or has the ball."""
+    entry = PROGRESS[party] if rule == "progress" else RULES[rule]
     return f"{entry.text} ({entry.ref})"

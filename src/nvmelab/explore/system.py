@@ -54,7 +54,8 @@ SUBMIT: Label = ("submit", 0)
 ARRIVE: Label = ("arrive", 0)
 DRIVER_STEPS = frozenset(("submit", "reap", "ring", "look", "release", "believe", "return", "wait"))
 
-_MEMORY = 64 << 20
+_MEMORY = 1 << 20
+_MEMORY_OF_AN_ENTRY = 2048
 _BLOCK = 512
 _FINISH = Step("finish")
 _POISON = b"\xa5" * _BLOCK
@@ -141,7 +142,11 @@ class System:
             WatchedMemory() if rules else GuestMemory(),
             worker=self._worker,
         )
-        link = self._link = _Link(NvmeFunction(self.controller), size=_MEMORY, storage=self._worker)
+        link = self._link = _Link(
+            NvmeFunction(self.controller),
+            size=_MEMORY + entries * _MEMORY_OF_AN_ENTRY // 4096 * 4096,
+            storage=self._worker,
+        )
         driver = HostController(link)
         driver.start(io_queues=1)
         qpair = driver.create_qpair(

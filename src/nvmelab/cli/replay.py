@@ -1,0 +1,117 @@
+"""`nvmelab replay`: take a recorded run again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from nvmelab.cli.explore import write_file
+from nvmelab.cli.options import Fail
+from nvmelab.corpus.personas import PERSONAS
+from nvmelab.explore.narrate import tell
+from nvmelab.explore.replay import Played, Replay, ReplayError, decode, follow
+from nvmelab.explore.setting import SettingError
+from nvmelab.limits import REPLAY_BYTES_MAX
+from nvmelab.report.explore import paragraph, story_lines
+from nvmelab.report.story_page import story_page
+
+
+@click.command("replay", short_help="Take a run again that explore has found.")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--device",
+    type=click.Choice(list(PERSONAS)),
+    help="On another device than the one it was found on.",
+)
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the page that shows the run step by step.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+def replay_verb(file: str, device: str | None, html: Path | None, as_json: bool) -> None:
+    """Take a run again that `explore` has found, and say whether it still fails.
+
+    On another device, steps that it cannot take are left out, and it may finish at the end whatever
+    it can. Exit status 1 if the run fails, 0 if it does not, 2 if it could not run.
+
+    \b
+    nvmelab replay hang-4.json
+    nvmelab replay hang-4.json --device nvmelab
+    nvmelab replay hang-4.json --html hang.html
+    """
+    replay = _read(file)
+    setting = replay.setting
+    if device:
+        setting = msgspec.structs.replace(setting, device=device)
+    same = setting == replay.setting
+    try:
+        played = follow(setting.system(), replay.steps(), replay.digests if same else ())
+        story = tell(setting, played.labels, shortest=replay.shortest and same)
+    except (ReplayError, SettingError) as error:
+        raise Fail(f"{file}: {error}") from None
+    if html:
+        write_file(html, story_page(story).encode())
+    if as_json:
+        click.echo(json.dumps(_json(replay, played, setting.device)))
+    else:
+        word = story.result.upper() if played.failed else "NO HANG"
+        click.echo(f"{word:<9}{story.title}")
+        click.echo("\n".join(story_lines(story)))
+        if played.failed:
+            click.echo(paragraph("ball", story.ball))
+            click.echo(paragraph("why", story.why))
+            click.echo(paragraph("rule", story.rule))
+        for name, text in _notes(replay, played, same):
+            click.echo(paragraph(name, text))
+    sys.exit(1 if played.failed else 0)
+
+
+def _read(file: str) -> Replay:
+    """The contents of the file, or of standard input. Raises Fail."""
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(REPLAY_BYTES_MAX + 1)
+        else:
+            with open(file, "rb") as stream:
+                data = stream.read(REPLAY_BYTES_MAX + 1)
+    except OSError as error:
+        raise Fail(f"{file}: {error.strerror}") from None
+    try:
+        return decode(data)
+    except ReplayError as error:
+        raise Fail(f"{file}: {error}") from None
+
+
+def _notes(replay: Replay, played: Played, same: bool) -> list[tuple[str, str]]:
+    notes = []
+    if played.skipped:
+        notes.append(("skipped", f"{played.skipped} steps that this device cannot take then"))
+    if played.differs is not None:
+        notes.append(
+            ("differs", f"from step {played.differs} on from the recorded run ({replay.made_by})")
+        )
+    if same and (played.rule, played.party) != (replay.rule, replay.ball):
+        notes.append(
+            ("recorded", f"it was a {replay.result}: rule {replay.rule}, by the {replay.ball}")
+        )
+    return notes
+
+
+def _json(replay: Replay, played: Played, device: str) -> dict[str, object]:
+    result = "hang" if played.ball else "violation" if played.violation else "passed"
+    return {
+        "result": result,
+        "steps": len(played.labels),
+        "skipped": played.skipped,
+        "differs": played.differs,
+        "rule": played.rule or None,
+        "ball": played.party or None,
+        "device": device,
+        "recorded": replay.result,
+    }

@@ -1,0 +1,146 @@
+"""The result of an exploration, for a terminal and for a program."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+from nvmelab.explore.explore import Result
+from nvmelab.explore.reached import SOMETIMES
+from nvmelab.explore.story import Moment, Story
+
+_WIDTH = 100
+_MIDDLE_MAX = 60
+"""Steps that are printed in full; of a longer run the first and the last ones are."""
+
+
+def story_lines(story: Story) -> list[str]:
+    """The steps of a run, one a line, with what explains a hang: entries that wait, requests that
+    are free, and what is scheduled."""
+    moments = story.moments[1:]
+    width = max((len(moment.text) for moment in moments), default=0)
+    width = min(max(width, 20), 54)
+    lines = [f"{'':>14}{'':<{width}}  waiting  free  in CQ  scheduled"]
+    for moment in moments:
+        if len(moments) > _MIDDLE_MAX and _MIDDLE_MAX // 2 < moment.number <= (
+            len(moments) - _MIDDLE_MAX // 2
+        ):
+            if moment.number == _MIDDLE_MAX // 2 + 1:
+                lines.append(f"{'...':>4}  {len(moments) - _MIDDLE_MAX} further steps")
+            continue
+        lines += _step_lines(moment, width)
+    return lines
+
+
+def _step_lines(moment: Moment, width: int) -> list[str]:
+    rung = sum(slot.state == "rung" for slot in moment.sq.slots)
+    posted = sum(slot.state != "free" for slot in moment.cq.slots)
+    free = moment.pool.size - len(moment.pool.in_flight) - len(moment.pool.finished)
+    first, *rest = textwrap.wrap(moment.text, width) or [""]
+    scheduled = ", ".join(moment.wakeups) or "-"
+    head = f"{moment.number:>4}  {moment.actor:<8}{first:<{width}}  {rung:>7}{free:>6}{posted:>7}"
+    return [f"{head}  {scheduled}", *(f"{'':>14}{line}" for line in rest)]
+
+
+def _columns() -> int:
+    return max(40, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
+
+
+def plain(text: str) -> str:
+    """A paragraph, as wide as the terminal allows."""
+    return textwrap.fill(text, _columns())
+
+
+def paragraph(name: str, text: str) -> str:
+    """A paragraph with its name before it."""
+    return textwrap.fill(text, _columns(), initial_indent=f"{name:<9}", subsequent_indent=" " * 9)
+
+
+def effort(result: Result) -> str:
+    """How much was looked at."""
+    if result.plan.strategy == "bfs":
+        return f"{result.states:,} states, {result.transitions:,} transitions"
+    text = f"{result.runs:,} runs, {result.transitions:,} steps, seed {result.plan.seed}"
+    return text + (f", {result.replays:,} replays to shrink" if result.replays else "")
+
+
+def verdict_line(result: Result, story: Story | None) -> str:
+    """The first line."""
+    if story:
+        word = story.result.upper()
+        steps = len(story.moments) - 1
+        what = story.title.partition(": ")[2] or story.title
+        said = f"after {steps} steps: {what}"
+    elif result.result == "proved":
+        word, said = "PROVED", "no reachable state is stuck and no rule is broken"
+    elif result.result == "exhausted":
+        word, said = "NOTHING", "no hang in any order of these steps (this is no proof)"
+    else:
+        word, said = "NOTHING", "not found within the budget, which proves nothing"
+    return f"{word:<9}{said:<58}  {effort(result)}"
+
+
+def result_text(result: Result, story: Story | None) -> str:
+    """All of it but the files."""
+    lines = [verdict_line(result, story)]
+    if story:
+        lines += story_lines(story)
+        best = "no shorter run does this" if story.shortest else "no single step can be left out"
+        lines += [
+            paragraph("ball", story.ball),
+            paragraph("why", story.why),
+            paragraph("rule", story.rule),
+            paragraph("run", best),
+        ]
+    lines.append(paragraph("scope", f"{result.setting.scope}; device {result.setting.device}"))
+    if result.plan.graph:
+        lines.append(paragraph("graph", f"{result.hangs} hangs, {result.violations} violations"))
+    if result.result == "proved" and not result.missed:
+        seen = ", ".join(SOMETIMES[name][0] for name in result.reached)
+        lines.append(paragraph("reached", seen))
+    if result.missed:
+        lines.append(
+            paragraph(
+                "missed", "never the case: " + ", ".join(SOMETIMES[n][0] for n in result.missed)
+            )
+        )
+    if result.result == "exhausted":
+        why = (
+            "the rules are off, so states that differ only by phase or place are taken for one"
+            if not result.setting.rules
+            else "it is about this number of commands; --commands any is about every number"
+        )
+        lines.append(paragraph("no proof", why))
+    return "\n".join(lines)
+
+
+def result_json(result: Result, story: Story | None, replay: str | None) -> dict[str, object]:
+    """The same for a program. `replay` is the path of the replay file."""
+    setting, plan = result.setting, result.plan
+    return {
+        "result": result.result,
+        "steps": len(story.moments) - 1 if story else None,
+        "states": result.states,
+        "transitions": result.transitions,
+        "seed": plan.seed if plan.strategy != "bfs" else None,
+        "replay": replay,
+        "ball": story.ball if story else None,
+        "rule": result.replay.rule if result.replay else None,
+        "why": story.why if story else None,
+        "shortest": story.shortest if story else None,
+        "runs": result.runs,
+        "hangs": result.hangs,
+        "violations": result.violations,
+        "missed": result.missed,
+        "reached": result.reached,
+        "scope": setting.scope,
+        "scenario": setting.scenario,
+        "device": setting.device,
+        "entries": setting.entries,
+        "commands": "any" if setting.commands is None else setting.commands,
+        "grain": setting.grain,
+        "doorbells": setting.doorbells,
+        "fault": setting.fault or None,
+        "rules": setting.rules,
+        "strategy": plan.strategy,
+    }

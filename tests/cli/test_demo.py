@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Invoke
 
 
-def test_demo_says_what_it_wrote_and_verified(nvmelab: Invoke) -> None:
-    result = nvmelab("demo", "--writes", "300")
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
 
+
+def test_demo_finds_the_hang_and_proves_our_rules(nvmelab: Invoke, told: Path) -> None:
+    page = told / "hang.html"
+    result = nvmelab("demo", "--page", str(page))
     assert result.exit_code == 0
-    assert "I/O queues of at most 4 entries (CAP.MQES 3)" in result.stdout
-    assert "read back: every byte is what was written last" in result.stdout
+    assert "HANG     after 21 steps: 1 command rung, never fetched" in result.stdout
+    assert "PROVED   no reachable state is stuck" in result.stdout
+    assert f"page     {page}" in result.stdout
+    assert "Hang after 21 steps" in page.read_text()
+    rows = [line.split("  ") for line in result.stdout.splitlines() if line[:7].strip().isdigit()]
+    assert len([row for row in rows if "proved" in row]) == 3
 
 
-def test_demo_of_one_seed_gives_one_result(nvmelab: Invoke) -> None:
-    words = ("demo", "--writes", "300", "--seed", "7", "--json")
-
-    assert nvmelab(*words).stdout == nvmelab(*words).stdout
-
-
-@pytest.mark.parametrize("entries", [2, 3, 5, 64])
-def test_demo_keeps_its_queues_full(nvmelab: Invoke, entries: int) -> None:
-    result = nvmelab("demo", "--queue-entries", str(entries), "--writes", "300", "--json")
-
+def test_demo_as_json(nvmelab: Invoke, told: Path) -> None:
+    page = told / "more.html"
+    result = nvmelab("demo", "--page", str(page), "--json")
+    assert result.exit_code == 0
     report = json.loads(result.stdout)
-    assert report["entries"] == entries
-    assert report["most_outstanding"] == 2 * (entries - 1)
-    assert report["bytes_written"] == 300 * 4096
-    assert 0 < report["bytes_verified"] <= report["bytes_written"]
+    assert report["page"] == str(page) and page.exists()
+    assert (report["hang"]["result"], report["hang"]["steps"]) == ("hang", 21)
+    assert report["proof"]["result"] == "proved"
+    steps = {(cell["entries"], cell["device"]): cell["steps"] for cell in report["table"]}
+    assert [steps[3, name] for name in ("qemu-9.0", "qemu-9.0+1", "qemu-9.0+2", "qemu-fix-v1")] == [
+        24,
+        33,
+        42,
+        15,
+    ]
+    assert steps[4, "nvmelab"] is None and steps[2, "qemu-9.0"] is None
 
 
-def test_demo_of_one_entry_is_refused(nvmelab: Invoke) -> None:
-    result = nvmelab("demo", "--queue-entries", "1")
-
+def test_a_page_that_cannot_be_written(nvmelab: Invoke) -> None:
+    result = nvmelab("demo", "--page", "/dev/null/hang.html")
     assert result.exit_code == 2
-    assert "1 is not in the range 2<=x<=2048" in result.stderr
+    assert "cannot be written" in result.stderr

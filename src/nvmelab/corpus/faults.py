@@ -181,7 +181,7 @@ FAULTS = {
             "driver",
             "the submission queue's tail goes one slot too far before it wraps",
             polling=TailWrapsLate,
-            rule="sq.slot-in-use",
+            rule="sq.tail",
         ),
         Fault(
             "tail-wraps-early",

@@ -307,7 +307,8 @@ class System:
         under_way, halves = self._link.under_way or (), self.controller.bottom_halves
         executed = seen.fetched - len(sq.fetched)
         counts = (
-            (seen.written + seen.rung + seen.fetched + seen.posted + seen.released)
+            (seen.written + seen.fetched + seen.posted)
+            + 2 * (seen.rung + seen.released)  # one of them when it is written, one when it arrives
             + (executed + executed - len(self._worker.waiting))
             + (seen.posted + len(cq.finished))
             + (2 * self.host_cq.reaped - (entry is not None))

@@ -69,7 +69,7 @@ def explored(nvmelab: Invoke, tmp_path: Path, *words: str) -> dict[str, object]:
         (("--entries", "4", "--states", "100"), {"result": "budget"}),
         (
             ("--entries", "3", "--device", "qemu-9.0", "--no-rules", "--graph", "--commands", "6"),
-            {"result": "hang", "states": 670, "transitions": 1737, "hangs": 1, "steps": 24},
+            {"result": "hang", "states": 670, "transitions": 1633, "hangs": 1, "steps": 24},
         ),
         (
             ("--entries", "3", "--device", "qemu-9.1.2", "--no-rules", "--graph"),

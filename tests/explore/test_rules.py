@@ -73,7 +73,7 @@ def high(sqhd: int, cid: int, phase: int, status: int = 0, sqid: int = 1) -> int
     return sqhd | sqid << 16 | cid << 32 | (status << 1 | phase) << 48
 
 
-FETCHED = {"written": 3, "rung": 3, "fetched": 3, "device": frozenset((7, 8, 9))}
+FETCHED = {"written": 3, "rung": 3, "fetched": 3, "device": (7, 8, 9)}
 TRIPS = [
     ("sq.slot-in-use", lambda: watch(written=1, slots=(7,)).entry_written(0, entry(8))),
     ("sq.slot-in-use", lambda: watch(written=3, slots=(7, 8, 9)).entry_written(3, entry(6))),

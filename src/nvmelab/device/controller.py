@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import msgspec
@@ -90,6 +90,10 @@ class Step(NamedTuple):
 
     name: str
     id: int = 0
+
+
+_step = cache(Step)
+"""An explorer asks for the same few steps all the time."""
 
 
 class Controller:
@@ -227,40 +231,44 @@ class Controller:
     def enabled(self) -> list[Step]:
         """The steps that could be taken now, in a fixed order for equal states."""
         steps: list[Step] = []
-        if self.life.rdy_lags:
-            steps.append(Step("rdy"))
-        if self.life.shutdown_lags:
-            steps.append(Step("shutdown"))
+        life = self.life
+        if life.unsettled:
+            if life.rdy_lags:
+                steps.append(Step("rdy"))
+            if life.shutdown_lags:
+                steps.append(Step("shutdown"))
         if self.worker and self.worker.finished:
             steps.append(Step("finish"))
-        if not self.life.live:
+        if not life.live:
             return steps
         if self.bottom_halves:
             return steps + self._scheduled(self.bottom_halves)
         sqs, cqs = self._order
         for sq in sqs:
-            if step := self.shadows.step_sq(sq):
-                steps.append(Step(f"{step}_sq", sq.id))
+            if sq.shadow and (step := self.shadows.step_sq(sq)):
+                steps.append(_step(f"{step}_sq", sq.id))
             if sq.may_fetch:
-                steps.append(Step("fetch", sq.id))
+                steps.append(_step("fetch", sq.id))
             if sq.fetched:
-                steps.append(Step("execute", sq.id))
+                steps.append(_step("execute", sq.id))
         for cq in cqs:
-            if step := self.shadows.step_cq(cq):
-                steps.append(Step(f"{step}_cq", cq.id))
+            if cq.shadow and (step := self.shadows.step_cq(cq)):
+                steps.append(_step(f"{step}_cq", cq.id))
             if cq.finished and not cq.full:
-                steps.append(Step("post", cq.id))
+                steps.append(_step("post", cq.id))
             if cq.unsignalled:
-                steps.append(Step("interrupt", cq.id))
+                steps.append(_step("interrupt", cq.id))
         return steps
 
     def _scheduled(self, bottom_halves: BottomHalves) -> list[Step]:
         """The bottom halves that may run now: submission queues first, by identifier."""
+        if not bottom_halves.scheduled:
+            return []
         if bottom_halves.rules.order == "lifo":
-            return [Step("pass")] if bottom_halves.scheduled else []
+            return [Step("pass")]
         sqs, cqs = self._order
-        return [Step("fetch", sq.id) for sq in sqs if bottom_halves.runnable(sq)] + [
-            Step("post", cq.id) for cq in cqs if bottom_halves.runnable(cq)
+        return [_step("fetch", sq.id) for sq in sqs if bottom_halves.runnable(sq)] + [
+            _step("post", cq.id) for cq in cqs if bottom_halves.runnable(cq)
         ]
 
     def take(self, step: Step) -> None:

@@ -102,7 +102,8 @@ class CompletionQueue:
     def load(self, saved: tuple[int, int, int, bool, tuple[Request, ...]]) -> None:
         """Be as at that `save`."""
         self.head, self.tail, self.phase, self.unsignalled, finished = saved
-        self.finished = deque(finished)
+        if finished or self.finished:
+            self.finished = deque(finished)
 
     def may_become(self, head: int) -> bool:
         """The host may release that far: up to what was posted, and never back."""
@@ -178,8 +179,10 @@ class SubmissionQueue:
     ) -> None:
         """Be as at that `save`."""
         self.head, self.tail, self.outstanding, self.stopped, fetched, working = saved
-        self.fetched = deque(fetched)
-        self.working = set(working)
+        if fetched or self.fetched:
+            self.fetched = deque(fetched)
+        if working or self.working:
+            self.working = set(working)
 
     def may_become(self, tail: int) -> bool:
         """The host may have written up to there: no more entries than are free, and never back."""

@@ -58,14 +58,8 @@ class Result(msgspec.Struct, frozen=True):
     """Runs that shrinking took."""
     hangs: int
     violations: int
-    reached: dict[str, int]
-    """States in which each of `reached.SOMETIMES` was the case."""
-
-    @property
-    def missed(self) -> list[str]:
-        """What was never the case although everything was looked at."""
-        complete = self.result in ("proved", "exhausted")
-        return [name for name, count in self.reached.items() if complete and not count]
+    missed: list[str]
+    """What of `reached.SOMETIMES` was never the case although everything was looked at."""
 
 
 def explore(setting: Setting, plan: Plan, progress: Progress | None = None) -> Result:
@@ -82,7 +76,12 @@ def _search(setting: Setting, plan: Plan, system: System, progress: Progress | N
             progress(f"{states:,} states, {depth} steps deep")
 
     found = search(
-        system, lambda: setting.key(system), graph=plan.graph, most=plan.states, progress=tell
+        system,
+        setting.key(system),
+        symmetric=setting.symmetric,
+        graph=plan.graph,
+        most=plan.states,
+        progress=tell,
     )
     replay = None
     if found.shortest is not None:
@@ -99,7 +98,7 @@ def _search(setting: Setting, plan: Plan, system: System, progress: Progress | N
         replays=0,
         hangs=found.hangs,
         violations=found.violations,
-        reached=found.reached,
+        missed=found.missed if found.complete else [],
     )
 
 
@@ -153,7 +152,7 @@ def _sample(
         replays=replays,
         hangs=int(replay is not None and replay.result == "hang"),
         violations=int(replay is not None and replay.result == "violation"),
-        reached={},
+        missed=[],
     )
 
 
@@ -164,7 +163,7 @@ def _certified(setting: Setting, replay: Replay, progress: Progress | None) -> R
     if progress:
         progress("searched for a shorter run")
     system = setting.system()
-    found = search(system, lambda: setting.key(system))
+    found = search(system, setting.key(system), symmetric=setting.symmetric)
     if found.shortest is None:
         return replay
     best = record(

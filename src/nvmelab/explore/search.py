@@ -36,8 +36,8 @@ class Found(msgspec.Struct):
     """If that is a violation: which."""
     complete: bool = False
     """Every reachable state was looked at."""
-    reached: dict[str, int] = {}
-    """States in which each of `SOMETIMES` was the case; empty without rules."""
+    missed: list[str] = []
+    """What of `SOMETIMES` was never the case; empty without rules."""
 
 
 class NoProgress(AssertionError):
@@ -49,6 +49,7 @@ def search(
     system: System,
     key: Callable[[], Key],
     *,
+    symmetric: bool = False,
     graph: bool = False,
     most: int = SEARCH_STATES_MAX,
     progress: Progress | None = None,
@@ -56,8 +57,13 @@ def search(
     """Explore from the present state, until the first hang or violation, or with `graph`
     everything; in either case no further than the level at which more than `most` states are known.
     With a number of commands, `graph` counts only hangs in which `submit` is not enabled either.
+    `symmetric` is for a key that does not tell commands apart: see `System.enabled`.
     """
-    return _Search(system, key, graph, most, progress).run()
+    return _Search(system, key, symmetric, graph, most, progress).run()
+
+
+_State = tuple[Key, Snapshot, list[Label], int]
+"""The key, the state, what is enabled in it, and its progress (0 without rules)."""
 
 
 class _Search:
@@ -65,15 +71,16 @@ class _Search:
         self,
         system: System,
         key: Callable[[], Key],
+        symmetric: bool,
         graph: bool,
         most: int,
         progress: Progress | None,
     ) -> None:
-        self._system, self._key = system, key
+        self._system, self._key, self._symmetric = system, key, symmetric
         self._graph, self._most, self._progress = graph, most, progress
         self._idle_hangs = not (graph and system.commands)
         self._parents: dict[Key, tuple[Key, Label] | None] = {}
-        self._found = Found(reached=dict.fromkeys(SOMETIMES, 0) if system.watch else {})
+        self._found = Found(missed=list(SOMETIMES) if system.watch else [])
 
     def run(self) -> Found:
         system, found = self._system, self._found
@@ -95,17 +102,17 @@ class _Search:
         watched = system.watch is not None
         first = key()
         parents[first] = None
-        level: list[tuple[Key, Snapshot, list[Label]]] = []
+        level: list[_State] = []
         self._arrived(first, level)
         depth = 0
         while level and len(parents) <= self._most:
-            after: list[tuple[Key, Snapshot, list[Label]]] = []
-            for here, snapshot, labels in level:
+            after: list[_State] = []
+            for here, snapshot, labels, done in level:
                 for label in labels:
                     system.load(snapshot)
                     found.transitions += 1
                     if watched:
-                        if not self._watched_step(here, label):
+                        if not self._watched_step(here, label, done):
                             if not self._graph:
                                 return False
                             continue
@@ -122,16 +129,16 @@ class _Search:
                 self._progress(len(parents), depth)
         return not level
 
-    def _arrived(self, key: Key, level: list[tuple[Key, Snapshot, list[Label]]]) -> bool:
+    def _arrived(self, key: Key, level: list[_State]) -> bool:
         """The system is in a state that was not known. Whether it hangs there."""
         system = self._system
-        labels = system.enabled()
+        labels = system.enabled(symmetric=self._symmetric)
         if labels:
-            level.append((key, system.save(), labels))
-        if system.watch:
-            for name, (_text, is_so) in SOMETIMES.items():
-                if is_so(system):
-                    self._found.reached[name] += 1
+            done = system.progress() if system.watch else 0
+            level.append((key, system.save(), labels, done))
+        missed = self._found.missed
+        if missed:
+            self._found.missed = [name for name in missed if not SOMETIMES[name][1](system)]
         if not system.outstanding:
             return False
         if labels and not (self._idle_hangs and labels == [SUBMIT]):
@@ -141,10 +148,9 @@ class _Search:
             self._found.shortest = self._path(key)
         return True
 
-    def _watched_step(self, here: Key, label: Label) -> bool:
+    def _watched_step(self, here: Key, label: Label, before: int) -> bool:
         """Take a step; False if it breaks a rule. Raises NoProgress."""
         system, found = self._system, self._found
-        before = system.progress()
         try:
             system.take(label)
         except Violation as violation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from nvmelab.corpus.faults import FAULTS, SOUND
@@ -64,9 +66,14 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             rules=self.rules,
         )
 
-    def key(self, system: System) -> Key:
-        """What tells states of this setting apart."""
-        return system.sound_key() if self.rules else system.relative_key()
+    def key(self, system: System) -> Callable[[], Key]:
+        """What tells states of a system of this setting apart."""
+        return system.sound_key if self.rules else system.relative_key
+
+    @property
+    def symmetric(self) -> bool:
+        """That does not tell commands apart."""
+        return not self.rules
 
     @property
     def scope(self) -> str:

@@ -22,6 +22,7 @@ With doorbells `apart`, `arrive` is a step too: the oldest doorbell write reache
 from __future__ import annotations
 
 from collections.abc import Hashable
+from copy import copy
 from typing import Any, Literal
 
 from nvmelab.check.ball import Ball, Standing, holder
@@ -119,6 +120,7 @@ class System:
         if doorbells == "apart":
             self._link.under_way = []
         self._commands: dict[int, bytes] = {}
+        self._completes = [("complete", k) for k in range(len(self._blocks))]
         # What the last save or load left, part by part; None where a step has been since.
         self._parts: list[Any] = [None] * 5
         self._images: dict[bytes, bytes] = {}
@@ -168,7 +170,8 @@ class System:
         self._worker.hold = True
         (self._sq_ring,) = link.memory.views(qpair.sq.base, entries * SQE_SIZE, write=True)
         (self.cq_ring,) = link.memory.views(qpair.cq.base, entries * CQE_SIZE, write=True)
-        self._sqhds = self.cq_ring.cast("H")[4::8]
+        words = self.cq_ring.cast("H")
+        self._sqhds, self._tags = words[4::8], words[7::8]
         self._data = link.memory.views(self._buffers.addr, self._buffers.size, write=True)[0]
 
     def _begin_watch(self) -> None:
@@ -190,7 +193,8 @@ class System:
         return cid, command
 
     def _data_ready(self, cid: int) -> bool:
-        return self._data[cid * _BLOCK : (cid + 1) * _BLOCK] == self._blocks[cid]
+        # Not as views, which would be compared item by item.
+        return self._data[cid * _BLOCK : (cid + 1) * _BLOCK].tobytes() == self._blocks[cid]
 
     # Steps.
 
@@ -208,24 +212,25 @@ class System:
         """The commands that the storage has, oldest first: `complete K` is about the K-th."""
         return [token for token, _work in self._worker.waiting]
 
-    def enabled(self) -> list[Label]:
-        """The labels of the steps that could be taken now, in a fixed order for equal states."""
-        labels: list[Label] = [(name, 0) for name in self.driver.enabled()]
-        if labels and labels[0] == SUBMIT and self._all_submitted:
-            del labels[0]
-        device = self.controller.enabled()
-        if device and self._coarse:
-            # Carrying out and interrupting are parts of the runs.
-            device = [step for step in device if step.name in ("fetch", "post", "pass")]
-        labels += device  # a Step is a label
-        labels += [("complete", k) for k in range(len(self._worker.waiting))]
+    def enabled(self, *, symmetric: bool = False) -> list[Label]:
+        """The labels of the steps that could be taken now, in a fixed order for equal states.
+        `symmetric` leaves out all but the oldest of the commands that the storage could finish: the
+        others lead to states that `relative_key` does not tell from it."""
+        labels: list[Label] = []
+        for name in self.driver.enabled():
+            if name != "submit":
+                labels.append((name, 0))
+            elif self.commands is None or self.submitted < self.commands:
+                labels.append(SUBMIT)
+        for step in self.controller.enabled():  # a Step is a label
+            # In large steps, to carry out and to interrupt are parts of the runs.
+            if not self._coarse or step[0] in ("fetch", "post", "pass"):
+                labels.append(step)
+        waiting = len(self._worker.waiting)
+        labels += self._completes[: 1 if waiting and symmetric else waiting]
         if self._link.under_way:
             labels.append(ARRIVE)
         return labels
-
-    @property
-    def _all_submitted(self) -> bool:
-        return self.commands is not None and self.submitted >= self.commands
 
     def take(self, label: Label) -> None:
         """Take one step that `enabled` lists. Raises Violation; only `load` is allowed then."""
@@ -245,10 +250,13 @@ class System:
             else:
                 parts[0] = parts[1] = parts[3] = parts[4] = None
                 self.driver.take(name)
+                if self.watch:
+                    self.watch.outstanding(self.host_sq.outstanding, self.host_cq.reaped)
         except DeviceError as error:
             raise Violation("cq.unknown-command", str(error)) from None
-        if self.watch:
-            self._check()
+        if self.watch and not self.controller.life.live:
+            self._broken = True
+            raise Violation("device.failed", "the controller reports a fatal status")
 
     def _take_device(self, name: str, number: int) -> None:
         if self.controller.bottom_halves or not self._coarse:
@@ -257,13 +265,6 @@ class System:
             self.controller.fetch_run(self.sq)
         else:
             self.controller.post_run(self.cq)
-
-    def _check(self) -> None:
-        assert self.watch
-        self.watch.outstanding(self.host_sq.outstanding, self.host_cq.reaped)
-        if not self.controller.life.live:
-            self._broken = True
-            raise Violation("device.failed", "the controller reports a fatal status")
 
     def standing(self) -> Standing:
         """How many commands are where."""
@@ -354,7 +355,7 @@ class System:
     def _save_watch(self) -> tuple[Any, ...]:
         assert self.watch
         image = self._data.tobytes()
-        return (self.watch.seen, self._images.setdefault(image, image))
+        return (copy(self.watch.seen), self._images.setdefault(image, image))
 
     def load(self, snapshot: Snapshot) -> None:
         """Be as at the `save` that gave this."""
@@ -380,7 +381,8 @@ class System:
             if self._link.under_way is not None:
                 self._link.under_way[:] = under_way
         if parts[4] is not watched and self.watch:
-            self.watch.seen, self._data[:] = watched
+            seen, self._data[:] = watched
+            self.watch.seen = copy(seen)
         self._parts = list(snapshot)
         if self._broken:
             self._worker.finished.clear()
@@ -439,7 +441,6 @@ class System:
         the phase tag of every entry, and what the rules read. Which command is where counts only
         as far as their numbers: they are interchangeable to a device that does not look at a CID.
         """
-        tags = self.cq_ring.cast("H")[7::8].tolist()
         key = (
             self.relative_key(),
             self.sq.head,
@@ -448,14 +449,16 @@ class System:
             self.cq.head,
             self.cq.phase,
             self.host_cq.phase,
-            tuple(tag & 1 for tag in tags),
+            tuple(self._tags),
         )
         return (*key, *self.watch.key(), *self._data_key()) if self.watch else key
 
     def _data_key(self) -> tuple[int, int]:
         """How many of the commands at the storage, and of the finished ones, have their data."""
-        waiting = [token for token, _work in self._worker.waiting if isinstance(token, Request)]
-        return (
-            sum(self._data_ready(request.cid) for request in waiting),
-            sum(self._data_ready(request.cid) for request in self.cq.finished),
-        )
+        waiting = finished = 0
+        for token, _work in self._worker.waiting:
+            assert isinstance(token, Request)
+            waiting += self._data_ready(token.cid)
+        for request in self.cq.finished:
+            finished += self._data_ready(request.cid)
+        return waiting, finished

@@ -130,8 +130,9 @@ class Violation(Exception):
         return RULES[self.rule].party
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """What has happened so far on one queue pair: counts since its creation."""
+class Seen(msgspec.Struct):
+    """What has happened so far on one queue pair: counts since its creation. Flat, so that a
+    shallow copy keeps it."""
 
     written: int = 0
     rung: int = 0
@@ -143,7 +144,7 @@ class Seen(msgspec.Struct, frozen=True):
     """Entries of the completion queue below its head doorbell."""
     slots: tuple[int, ...] = ()
     """CIDs of the entries that were written and not fetched, oldest first."""
-    device: frozenset[int] = frozenset()
+    device: tuple[int, ...] = ()
     """CIDs of the commands that were fetched and not completed."""
     waiting: tuple[int, ...] = ()
     """CIDs of the completions that were posted and not made use of."""
@@ -183,7 +184,8 @@ class Watch:
             )
         if cid in seen.slots or cid in seen.device or cid in seen.waiting:
             raise Violation("sq.cid-in-use", f"CID {cid:#x} is given to a second command")
-        self.seen = _replace(seen, written=seen.written + 1, slots=(*seen.slots, cid))
+        seen.written += 1
+        seen.slots = (*seen.slots, cid)
 
     def tail_rung(self, value: int) -> None:
         seen, size = self.seen, self._entries
@@ -194,7 +196,7 @@ class Watch:
                 f"tail {value} is rung; {seen.written - seen.rung} entries were written behind "
                 f"tail {seen.rung % size} of {size} slots",
             )
-        self.seen = _replace(seen, rung=seen.rung + count)
+        seen.rung += count
 
     def head_rung(self, value: int) -> None:
         seen, size = self.seen, self._entries
@@ -205,7 +207,7 @@ class Watch:
                 f"head {value} is rung; {seen.posted - seen.released} entries were posted behind "
                 f"head {seen.released % size} of {size} slots",
             )
-        self.seen = _replace(seen, released=seen.released + count)
+        seen.released += count
 
     def outstanding(self, cids: Container[int], taken: int) -> None:
         """After a step of the driver: the CIDs that it waits for, and how many entries it took."""
@@ -213,8 +215,7 @@ class Watch:
         if taken > seen.posted:
             raise Violation("cq.taken-early", f"{taken} entries are taken, {seen.posted} posted")
         if seen.waiting and any(cid not in cids for cid in seen.waiting):
-            waiting = tuple(cid for cid in seen.waiting if cid in cids)
-            self.seen = _replace(seen, waiting=waiting)
+            seen.waiting = tuple(cid for cid in seen.waiting if cid in cids)
 
     # The device.
 
@@ -226,10 +227,9 @@ class Watch:
                 f"slot {slot} is fetched; {seen.rung - seen.fetched} entries are rung from slot "
                 f"{seen.fetched % size} on",
             )
-        cid, *slots = seen.slots
-        self.seen = _replace(
-            seen, fetched=seen.fetched + 1, slots=tuple(slots), device=seen.device | {cid}
-        )
+        seen.fetched += 1
+        seen.device = (*seen.device, seen.slots[0])
+        seen.slots = seen.slots[1:]
 
     def entry_posted(self, slot: int, high: int) -> None:
         """`high` is the quadword of the entry with SQHD, SQID, CID, phase and status."""
@@ -249,17 +249,15 @@ class Watch:
             raise Violation("cq.status", f"CID {cid:#x} is completed with status {status >> 1:#x}")
         if not self._data_ready(cid):
             raise Violation("data.late", f"CID {cid:#x} is completed, and its data is not there")
-        self.seen = _replace(
-            seen,
-            posted=seen.posted + 1,
-            signalled=seen.signalled if self._interrupts else seen.posted + 1,
-            consumed=seen.fetched,
-            device=seen.device - {cid},
-            waiting=(*seen.waiting, cid),
-        )
+        seen.posted += 1
+        if not self._interrupts:
+            seen.signalled = seen.posted
+        seen.consumed = seen.fetched
+        seen.device = tuple(other for other in seen.device if other != cid)
+        seen.waiting = (*seen.waiting, cid)
 
     def interrupt_raised(self) -> None:
-        self.seen = _replace(self.seen, signalled=self.seen.posted)
+        self.seen.signalled = self.seen.posted
 
     def key(self) -> tuple[int, ...]:
         """What of this a rule may read, for states with the same futures: the differences of the
@@ -276,9 +274,6 @@ class Watch:
             seen.written % size,
             seen.posted % (2 * size),
         )
-
-
-_replace = msgspec.structs.replace
 
 
 class WatchedMemory(GuestMemory):

@@ -40,28 +40,33 @@ class Doorbells:
 
     def ring_tail(self, qid: int, old: int, new: int, entries: int) -> None:
         """The tail of SQ `qid`, of that many entries, has moved from `old` to `new`."""
-        self._ring(2 * qid, old, new, entries)
+        if self._shadow:
+            self._ring(2 * qid, old, new, entries)
+        else:
+            self.write(2 * qid, new)
 
     def ring_head(self, qid: int, old: int, new: int, entries: int) -> None:
         """The head of CQ `qid` has moved."""
-        self._ring(2 * qid + 1, old, new, entries)
+        if self._shadow:
+            self._ring(2 * qid + 1, old, new, entries)
+        else:
+            self.write(2 * qid + 1, new)
 
     def _ring(self, index: int, old: int, new: int, entries: int) -> None:
+        """Write the shadow, and the register if the device asks for it."""
+        at = index << self._shift
+        self._link.memory.store_u32(self._shadow + at, new)
+        # Read after the store: a device that publishes its EventIdx and then looks at the shadow
+        # once more sees this value, or we see its EventIdx.
+        fence()
+        event_index = self._link.memory.load_u32(self._event_index + at)
+        # Only a value that passes EventIdx need be written (B.5.1); the example of B.5.2 also
+        # writes one that reaches it, which would hide a device that waits for that.
+        passes = 0 < (new - event_index) % entries <= (new - old) % entries
         # The admin queue's doorbell is always written as well: a device that looks at its shadow
         # only is as legal as one that does not look at all (drivers of the field leave it out).
-        if self._shadow:
-            at = index << self._shift
-            self._link.memory.store_u32(self._shadow + at, new)
-            # Read after the store: a device that publishes its EventIdx and then looks at the
-            # shadow once more sees this value, or we see its EventIdx.
-            fence()
-            event_index = self._link.memory.load_u32(self._event_index + at)
-            # Only a value that passes EventIdx need be written (B.5.1); the example of B.5.2 also
-            # writes one that reaches it, which would hide a device that waits for that.
-            passes = 0 < (new - event_index) % entries <= (new - old) % entries
-            if index > 1 and not passes:
-                return
-        self.write(index, new)
+        if index <= 1 or passes:
+            self.write(index, new)
 
     def write(self, index: int, value: int) -> None:
         """Write the register: index 2y is the tail of SQ y, 2y + 1 the head of CQ y."""

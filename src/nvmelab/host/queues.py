@@ -371,16 +371,16 @@ class SubmissionQueue:
         pending.completion = entry
         pending.number = number
 
-    def save(self) -> tuple[int, int, int, int, int, tuple[Pending, ...]]:
+    def save(self) -> tuple[int, int, int, int, int, dict[int, Pending]]:
         """What a step changes, to be given to `load`. A command that was reaped after this keeps
         its completion."""
-        outstanding = tuple(self.outstanding.values())
+        outstanding = self.outstanding.copy()
         return (self.tail, self.rung, self.head, self._fetched, self._written, outstanding)
 
-    def load(self, saved: tuple[int, int, int, int, int, tuple[Pending, ...]]) -> None:
+    def load(self, saved: tuple[int, int, int, int, int, dict[int, Pending]]) -> None:
         """Be as at that `save`."""
         self.tail, self.rung, self.head, self._fetched, self._written, outstanding = saved
-        self.outstanding = {pending.cid: pending for pending in outstanding}
+        self.outstanding = outstanding.copy()
 
     def wait_for_room(self) -> None:
         """Until another command may be written. Raises Stuck."""

@@ -96,7 +96,7 @@ def result_text(result: Result, story: Story | None) -> str:
     if result.plan.graph:
         lines.append(paragraph("graph", f"{result.hangs} hangs, {result.violations} violations"))
     if result.result == "proved" and not result.missed:
-        seen = ", ".join(SOMETIMES[name][0] for name in result.reached)
+        seen = ", ".join(text for text, _is_so in SOMETIMES.values())
         lines.append(paragraph("reached", seen))
     if result.missed:
         lines.append(
@@ -132,7 +132,6 @@ def result_json(result: Result, story: Story | None, replay: str | None) -> dict
         "hangs": result.hangs,
         "violations": result.violations,
         "missed": result.missed,
-        "reached": result.reached,
         "scope": setting.scope,
         "scenario": setting.scenario,
         "device": setting.device,

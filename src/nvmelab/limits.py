@@ -203,6 +203,6 @@ REPLAY_STEPS_MAX = 100_000
 SAMPLE_STEPS_MAX = 1_000_000
 """Steps of one random run: each command takes about ten, so one of that many spins."""
 
-CERTIFY_ENTRIES_MAX = 5
+CERTIFY_ENTRIES_MAX = 6
 """Entries up to which a sampled and shrunk run is searched for once more, breadth-first, to say
 that none is shorter: seconds at most."""

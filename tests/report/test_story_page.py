@@ -53,7 +53,7 @@ def test_the_page_has_the_whole_story_and_loads_nothing() -> None:
 
 def test_no_word_of_a_story_becomes_markup() -> None:
     bad = "</script><script>alert(1)</script><!-- \u2028 &amp; \" ' @STORY@"
-    story = msgspec.structs.replace(story_of(), title=bad, why=bad, device=bad)
+    story = msgspec.structs.replace(story_of(), title=bad, owed=bad, why=bad, device=bad)
     page, plain = story_page(story), story_page(story_of())
     found, usual = Tags(), Tags()
     found.feed(page)

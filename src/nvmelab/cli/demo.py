@@ -15,7 +15,14 @@ from nvmelab.explore.narrate import tell
 from nvmelab.explore.setting import Setting
 from nvmelab.explore.story import Story
 from nvmelab.explore.table import DEVICES, FULL, LIVE, Cell, cell, cell_of
-from nvmelab.report.explore import paragraph, plain, result_json, story_lines, verdict_line
+from nvmelab.report.explore import (
+    paragraph,
+    plain,
+    result_json,
+    story_lines,
+    verdict_line,
+    verdict_lines,
+)
 from nvmelab.report.story_page import story_page
 from nvmelab.report.table import legend, table_lines
 
@@ -38,7 +45,7 @@ _QUESTION = (
     show_default=True,
     help="Where the page goes that shows the hang step by step.",
 )
-@click.option("--full", is_flag=True, help="The table for up to 64 entries; takes a few minutes.")
+@click.option("--full", is_flag=True, help="The table for up to 64 entries; takes about a minute.")
 @click.option("--json", "as_json", is_flag=True, help="The results as one JSON object.")
 def demo(page: Path, full: bool, as_json: bool) -> None:
     """A hang of QEMU 9.0's NVMe device is found among all orders of events, shown step by step and
@@ -82,8 +89,7 @@ def _show(hang: Result, story: Story | None, proof: Result) -> None:
     click.echo(verdict_line(hang, story))
     if story:
         click.echo("\n".join(story_lines(story)) + "\n")
-        click.echo(paragraph("why", story.why))
-        click.echo(paragraph("rule", story.rule) + "\n")
+        click.echo("\n".join(verdict_lines(story)) + "\n")
     click.echo(verdict_line(proof, None))
     click.echo(
         paragraph(

@@ -16,7 +16,7 @@ from nvmelab.explore.narrate import tell
 from nvmelab.explore.replay import Played, Replay, ReplayError, decode, follow
 from nvmelab.explore.setting import SettingError
 from nvmelab.limits import REPLAY_BYTES_MAX
-from nvmelab.report.explore import paragraph, story_lines
+from nvmelab.report.explore import paragraph, story_lines, verdict_lines
 from nvmelab.report.story_page import story_page
 
 
@@ -64,9 +64,7 @@ def replay_verb(file: str, device: str | None, html: Path | None, as_json: bool)
         click.echo(f"{word:<9}{story.title}")
         click.echo("\n".join(story_lines(story)))
         if played.failed:
-            click.echo(paragraph("ball", story.ball))
-            click.echo(paragraph("why", story.why))
-            click.echo(paragraph("rule", story.rule))
+            click.echo("\n".join(verdict_lines(story)))
         for name, text in _notes(replay, played, same):
             click.echo(paragraph(name, text))
     sys.exit(1 if played.failed else 0)

@@ -76,6 +76,7 @@ def tell(setting: Setting, labels: Sequence[Label], *, shortest: bool = False) -
         parameters=parameters,
         result="violation" if violation else "hang",
         ball=played.party,
+        owed=owed(played),
         why=why(teller.system, played),
         rule=rule_text(played.rule, played.party) if played.rule else "",
         shortest=shortest,
@@ -104,19 +105,21 @@ def _commands(number: int) -> str:
     return "1 command" if number == 1 else f"{number} commands"
 
 
-def why(system: System, played: Played) -> str:
-    """What is stuck, what should happen and why it does not."""
+def owed(played: Played) -> str:
+    """What is stuck, and what should happen."""
     if played.violation:
-        return f"{played.violation.party.capitalize()}: {played.violation.seen}."
-    if not played.ball:
-        return "Everything that was submitted was completed."
-    text = f"The {played.ball.party} has the ball: {played.ball.text}."
+        return played.violation.seen
+    return played.ball.text if played.ball else "everything that was submitted was completed"
+
+
+def why(system: System, played: Played) -> str:
+    """Why it does not happen."""
     halves = system.controller.bottom_halves
-    if played.ball.party != "device" or not halves:
-        return text
+    if not played.ball or played.ball.party != "device" or not halves:
+        return ""
     standing = system.standing()
     rules = halves.rules
-    text += " Nothing is scheduled, and this device looks at no queue that is not."
+    text = "Nothing is scheduled, and this device looks at no queue that is not."
     if standing.unfetched:
         text += (
             " A submission queue is scheduled by its tail doorbell"

@@ -123,8 +123,11 @@ class Story(msgspec.Struct, frozen=True):
     result: Literal["hang", "violation"]
     ball: str
     """The party that holds the ball: `device`, `driver` or `platform`."""
+    owed: str
+    """What is stuck, and what that party should do: `1 command is rung, ...: fetch from the SQ`. Of
+    a violation: what was seen."""
     why: str
-    """What is stuck, what should happen next and why it does not, in two or three sentences."""
+    """Why it does not happen, in two or three sentences; empty if there is no more to say."""
     rule: str
     """The rule that is broken, with document, revision and section."""
     shortest: bool

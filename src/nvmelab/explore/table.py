@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import msgspec
 
 from nvmelab.explore.explore import Plan, Progress, Result, explore
@@ -65,10 +63,3 @@ def cell_of(result: Result) -> Cell:
         shortest=replay is not None and replay.shortest,
         effort=result.states or result.runs,
     )
-
-
-def cells(sizes: Sequence[int], progress: Progress | None = None) -> Iterator[Cell]:
-    """All of them, row by row."""
-    for entries in sizes:
-        for device in DEVICES:
-            yield cell(entries, device, progress)

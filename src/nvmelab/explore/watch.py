@@ -111,7 +111,7 @@ PROGRESS: dict[str, Rule] = {
     "platform": Rule(
         "platform",
         "doorbell writes and interrupts arrive",
-        "NVMe over PCIe Transport 1.2, 3.1.2 and 3.5 (derived)",
+        "NVMe over PCIe Transport 1.2, 3.1.2 (doorbells); PCI Local Bus 3.0, 6.8 (MSI-X) (derived)",
     ),
 }
 """What a hang breaks, by who has the ball."""

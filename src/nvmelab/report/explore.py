@@ -20,7 +20,7 @@ def story_lines(story: Story) -> list[str]:
     moments = story.moments[1:]
     width = max((len(moment.text) for moment in moments), default=0)
     width = min(max(width, 20), 54)
-    lines = [f"{'':>14}{'':<{width}}  waiting  free  in CQ  scheduled"]
+    lines = [f"{'':>15}{'':<{width}}  waiting  free  in CQ  scheduled"]
     for moment in moments:
         if len(moments) > _MIDDLE_MAX and _MIDDLE_MAX // 2 < moment.number <= (
             len(moments) - _MIDDLE_MAX // 2
@@ -38,8 +38,8 @@ def _step_lines(moment: Moment, width: int) -> list[str]:
     free = moment.pool.size - len(moment.pool.in_flight) - len(moment.pool.finished)
     first, *rest = textwrap.wrap(moment.text, width) or [""]
     scheduled = ", ".join(moment.wakeups) or "-"
-    head = f"{moment.number:>4}  {moment.actor:<8}{first:<{width}}  {rung:>7}{free:>6}{posted:>7}"
-    return [f"{head}  {scheduled}", *(f"{'':>14}{line}" for line in rest)]
+    head = f"{moment.number:>4}  {moment.actor:<9}{first:<{width}}  {rung:>7}{free:>6}{posted:>7}"
+    return [f"{head}  {scheduled}", *(f"{'':>15}{line}" for line in rest)]
 
 
 def _columns() -> int:
@@ -54,6 +54,14 @@ def plain(text: str) -> str:
 def paragraph(name: str, text: str) -> str:
     """A paragraph with its name before it."""
     return textwrap.fill(text, _columns(), initial_indent=f"{name:<9}", subsequent_indent=" " * 9)
+
+
+def verdict_lines(story: Story) -> list[str]:
+    """Who has the ball or broke the rule, why, and which rule."""
+    lines = [paragraph("ball", f"{story.ball}: {story.owed}")]
+    if story.why:
+        lines.append(paragraph("why", story.why))
+    return [*lines, paragraph("rule", story.rule)]
 
 
 def effort(result: Result) -> str:
@@ -86,22 +94,17 @@ def result_text(result: Result, story: Story | None) -> str:
     if story:
         lines += story_lines(story)
         best = "no shorter run does this" if story.shortest else "no single step can be left out"
-        lines += [
-            paragraph("ball", story.ball),
-            paragraph("why", story.why),
-            paragraph("rule", story.rule),
-            paragraph("run", best),
-        ]
+        lines += [*verdict_lines(story), paragraph("run", best)]
     lines.append(paragraph("scope", f"{result.setting.scope}; device {result.setting.device}"))
     if result.plan.graph:
         lines.append(paragraph("graph", f"{result.hangs} hangs, {result.violations} violations"))
     if result.result == "proved" and not result.missed:
-        seen = ", ".join(text for text, _is_so in SOMETIMES.values())
+        seen = "; ".join(text for text, _is_so in SOMETIMES.values())
         lines.append(paragraph("reached", seen))
     if result.missed:
         lines.append(
             paragraph(
-                "missed", "never the case: " + ", ".join(SOMETIMES[n][0] for n in result.missed)
+                "missed", "never the case: " + "; ".join(SOMETIMES[n][0] for n in result.missed)
             )
         )
     if result.result == "exhausted":
@@ -126,6 +129,7 @@ def result_json(result: Result, story: Story | None, replay: str | None) -> dict
         "replay": replay,
         "ball": story.ball if story else None,
         "rule": result.replay.rule if result.replay else None,
+        "owed": story.owed if story else None,
         "why": story.why if story else None,
         "shortest": story.shortest if story else None,
         "runs": result.runs,

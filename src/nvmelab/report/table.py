@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nvmelab.explore.table import DEVICES, HEADINGS, Cell
 
-_WIDTH = 13
+_WIDTH = 15
 
 
 def table_lines(cells: Sequence[Cell]) -> list[str]:

@@ -3,14 +3,20 @@ independent model and Spin give."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import pytest
 
 from nvmelab.corpus.faults import FAULTS, SOUND, Fault
 from nvmelab.corpus.personas import PERSONAS, Persona
 from nvmelab.device.wakeups import WakeupRules
+from nvmelab.explore.explore import Plan, explore
 from nvmelab.explore.search import search
+from nvmelab.explore.setting import Setting
 from nvmelab.explore.system import Key, Label, Snapshot, System
+from nvmelab.explore.watch import Violation
+from nvmelab.report.explore import result_text
 from tests.explore.constants import BOUNDED, FEWEST, ORDERED, UNBOUNDED
 from tests.explore.oracle import Counts, Grain, Model, Order
 
@@ -109,31 +115,86 @@ def test_a_phase_that_never_flips_is_a_hang_by_the_sound_key_only() -> None:
     assert search(system, system.relative_key).shortest is None  # so it must not prove
 
 
-@pytest.mark.parametrize("fault", [SOUND, FAULTS["phase-stays"]])
-@pytest.mark.parametrize("name", ["qemu-9.0", "qemu-9.1.2", "nvmelab"])
-def test_states_with_equal_sound_keys_have_equal_futures(name: str, fault: Fault) -> None:
-    system = System(PERSONAS[name], entries=3, fault=fault)
-    start = system.save()
-    futures: dict[Key, list[tuple[Label, Key]]] = {}
-    todo: list[Snapshot] = [start]
+Future = list[tuple[Label, Key | str]]
+
+
+def future_of(system: System, snapshot: Snapshot) -> tuple[Future, list[Snapshot]]:
+    """What each enabled step leads to: a sound key, or the rule that it breaks, or `told apart`;
+    and the states."""
+    system.load(snapshot)
+    future: Future = []
+    reached: list[Snapshot] = []
+    for label in system.enabled():
+        system.load(snapshot)
+        system.interchangeable = True
+        try:
+            system.take(label)
+            key = system.sound_key()
+        except Violation as violation:
+            future.append((label, violation.rule))
+            continue
+        if system.interchangeable:
+            future.append((label, key))
+            reached.append(system.save())
+        else:
+            future.append((label, "told apart"))
+    return future, reached
+
+
+PAIRS = [
+    (fault, name, grain)
+    for fault in (SOUND, *FAULTS.values())
+    for name in ("qemu-9.0", "qemu-fix-v1", "qemu-9.1.2", "nvmelab")
+    for grain in ("coarse", "fine")
+    if not (fault.party == "driver" and fault.grain != grain)
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "grain"), PAIRS, ids=lambda value: getattr(value, "name", value)
+)
+def test_states_with_equal_sound_keys_have_equal_futures(
+    name: str, grain: Literal["coarse", "fine"], fault: Fault
+) -> None:
+    entries = 2 if grain == "fine" else 4 if fault.party == "driver" else 3
+    system = System(PERSONAS[name], entries=entries, grain=grain, fault=fault, rules=True)
+    futures: dict[Key, Future] = {}
+    todo = [system.save()]
     again = 0
     while todo:
         system.load(snapshot := todo.pop())
         key = system.sound_key()
-        future: list[tuple[Label, Key]] = []
-        reached: list[Snapshot] = []
-        for label in system.enabled():
-            system.load(snapshot)
-            system.take(label)
-            future.append((label, system.sound_key()))
-            reached.append(system.save())
+        future, reached = future_of(system, snapshot)
         if key in futures:
             again += 1
             assert futures[key] == future
         else:
             futures[key] = future
             todo += reached
-    assert again
+    assert again or any(to == "told apart" for future in futures.values() for _label, to in future)
+
+
+def test_a_command_that_the_device_has_twice_is_told_apart() -> None:
+    system = System(PERSONAS["nvmelab"], entries=3, rules=True)
+    for label in [("submit", 0), ("fetch", 1), ("complete", 0)]:
+        system.take(label)
+    system.sound_key()
+    assert system.interchangeable
+    system.cq.finished.append(system.cq.finished[0])
+    system.sound_key()
+    assert not system.interchangeable
+
+
+def test_nothing_is_proved_of_a_device_that_may_tell_commands_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = Setting(2)
+    system = setting.system()
+    system.interchangeable = False
+    monkeypatch.setattr(Setting, "system", lambda _setting: system)
+    result = explore(setting, Plan())
+    assert (result.result, result.replay) == ("exhausted", None)
+    assert "no proof the device had a command twice" in result_text(result, None)
 
 
 def test_load_undoes_what_steps_did() -> None:

@@ -43,7 +43,8 @@ class Result(msgspec.Struct, frozen=True):
 
     hang, violation   `replay` has the run
     proved            every state that any number of commands can reach was looked at
-    exhausted         the same with a number of commands, or with a key that may not prove
+    exhausted         the same with a number of commands, or with a key that may not prove: without
+                      rules, or if the device was found to tell commands apart
     budget            nothing was found in so many states or runs: it proves nothing
     """
 
@@ -90,7 +91,7 @@ def _search(setting: Setting, plan: Plan, system: System, progress: Progress | N
     return Result(
         setting=setting,
         plan=plan,
-        result=_verdict(setting, found, replay),
+        result=_verdict(setting, found, replay, system.interchangeable),
         replay=replay,
         states=found.states,
         transitions=found.transitions,
@@ -102,12 +103,15 @@ def _search(setting: Setting, plan: Plan, system: System, progress: Progress | N
     )
 
 
-def _verdict(setting: Setting, found: Found, replay: Replay | None) -> Verdict:
+def _verdict(
+    setting: Setting, found: Found, replay: Replay | None, interchangeable: bool
+) -> Verdict:
     if replay:
         return replay.result
     if not found.complete:
         return "budget"
-    return "proved" if setting.rules and setting.commands is None else "exhausted"
+    proved = setting.rules and setting.commands is None and interchangeable
+    return "proved" if proved else "exhausted"
 
 
 def _sample(

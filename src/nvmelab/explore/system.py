@@ -32,7 +32,7 @@ from nvmelab.device.controller import ControllerConfig, Step
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
 from nvmelab.device.queues import Request
-from nvmelab.explore.watch import Violation, Watch, WatchedMemory, watch_doorbell
+from nvmelab.explore.watch import Seen, Violation, Watch, WatchedMemory, watch_doorbell
 from nvmelab.host.driver import Controller as HostController
 from nvmelab.host.errors import DeviceError
 from nvmelab.host.queues import SubmissionQueue
@@ -125,6 +125,9 @@ class System:
         self._parts: list[Any] = [None] * 5
         self._images: dict[bytes, bytes] = {}
         self._broken = False
+        self.interchangeable = True
+        """No sound key was asked for in a state in which commands may not be interchangeable: where
+        one was, a search has not seen every future, because it took such states for one before."""
         self.watch: Watch | None = None
         if rules:
             self._begin_watch()
@@ -451,14 +454,25 @@ class System:
             self.host_cq.phase,
             tuple(self._tags),
         )
-        return (*key, *self.watch.key(), *self._data_key()) if self.watch else key
+        if not self.watch:
+            return key
+        return (*key, *self.watch.key(), *self._commands_key(self.watch.seen))
 
-    def _data_key(self) -> tuple[int, int]:
-        """How many of the commands at the storage, and of the finished ones, have their data."""
+    def _commands_key(self, seen: Seen) -> Key:
+        """Which of the commands at the storage, and of the finished ones, have their data: a bit
+        for each, the oldest highest. A device that has others than those it has fetched, or one of
+        them twice, may make a difference between them."""
         waiting = finished = 0
+        cids = [request.cid for request in self.sq.fetched]
         for token, _work in self._worker.waiting:
             assert isinstance(token, Request)
-            waiting += self._data_ready(token.cid)
+            cids.append(token.cid)
+            waiting = 2 * waiting + self._data_ready(token.cid)
         for request in self.cq.finished:
-            finished += self._data_ready(request.cid)
-        return waiting, finished
+            cids.append(request.cid)
+            finished = 2 * finished + self._data_ready(request.cid)
+        if len(cids) == len(seen.device) and set(cids) == set(seen.device):
+            return waiting, finished
+        self.interchangeable = False
+        outstanding = tuple(self.host_sq.outstanding)
+        return waiting, finished, tuple(cids), outstanding, seen.slots, seen.device, seen.waiting

@@ -108,11 +108,12 @@ def result_text(result: Result, story: Story | None) -> str:
             )
         )
     if result.result == "exhausted":
-        why = (
-            "the rules are off, so states that differ only by phase or place are taken for one"
-            if not result.setting.rules
-            else "it is about this number of commands; --commands any is about every number"
-        )
+        if not result.setting.rules:
+            why = "the rules are off, so states that differ only by phase or place are one"
+        elif result.setting.commands is not None:
+            why = "it is about this number of commands; --commands any is about every number"
+        else:
+            why = "the device had a command twice, or one that it had not fetched: they may differ"
         lines.append(paragraph("no proof", why))
     return "\n".join(lines)
 

@@ -79,16 +79,22 @@ def test_no_larger_pool_cures_it(entries: int, extra: int) -> None:
 @pytest.mark.parametrize(
     ("name", "entries", "states"),
     [
+        ("qemu-9.1.2", 2, 32),
         ("qemu-9.1.2", 3, 1_242),
         ("qemu-9.1.2", 4, 9_840),
+        ("qemu-9.1.2", 5, 65_750),
+        ("nvmelab", 2, 20),
         ("nvmelab", 3, 846),
         ("nvmelab", 4, 6_776),
+        ("nvmelab", 5, 45_660),
     ],
 )
-def test_the_fix_and_ours_never_hang(name: str, entries: int, states: int) -> None:
-    system = System(PERSONAS[name], entries=entries)
-    found = search(system, system.sound_key, graph=True)
-    assert (found.hangs, found.states, found.complete) == (0, states, True)
+def test_the_fix_and_ours_are_proved_for_any_number_of_commands(
+    name: str, entries: int, states: int
+) -> None:
+    result = explore(Setting(entries, name), Plan())
+    assert (result.result, result.states) == ("proved", states)
+    assert not result.missed or entries == 2
 
 
 @pytest.mark.parametrize("name", PERSONAS)

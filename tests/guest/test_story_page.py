@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +51,22 @@ def test_keys_walk_through_the_run(browser: Browser, page: Path) -> None:
     assert step_of(browser) == "step 0 of 24"
     assert browser.evaluate("document.getElementById('end').hidden") is True
     assert browser.errors == []
+
+
+def test_the_page_of_the_demo_opens(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "demo.html"
+    done = subprocess.run(
+        [sys.executable, "-m", "nvmelab", "demo", "--page", str(page)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"page     {page}: the hang step by step" in done.stdout
+    browser.open(page)
+    assert step_of(browser) == "step 0 of 21"
+    browser.press("End")
+    assert "The device has the ball" in browser.evaluate("document.body.innerText")
+    assert browser.errors == [] and browser.requests == [page.as_uri()]
 
 
 def test_the_address_keeps_the_step(browser: Browser, page: Path) -> None:

@@ -38,6 +38,29 @@ def test_a_replay_hangs_again_and_not_on_our_controller(nvmelab: Invoke, hang: P
     assert json.loads(ours.stdout)["result"] == "passed"
 
 
+def test_a_replay_on_a_target(nvmelab: Invoke, hang: Path) -> None:
+    said = nvmelab("replay", str(hang), "--target", "inproc")
+    assert said.exit_code == 0
+    assert said.stdout.startswith("NO HANG  on in-process controller: every command was completed")
+    found = json.loads(nvmelab("replay", str(hang), "--target", "inproc", "--json").stdout)
+    assert (found["result"], found["forced"], found["skipped"]) == ("passed", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--target", "nowhere"), "nowhere"),
+        (("--target", "qemu:/does/not/exist"), "/does/not/exist"),
+        (("--target", "inproc", "--device", "nvmelab"), "--target stands alone"),
+    ],
+)
+def test_a_target_that_cannot_be_used(
+    nvmelab: Invoke, hang: Path, words: tuple[str, ...], said: str
+) -> None:
+    result = nvmelab("replay", str(hang), *words)
+    assert result.exit_code == 2 and said in result.stderr and "Traceback" not in result.stderr
+
+
 def test_a_replay_writes_its_page(nvmelab: Invoke, hang: Path) -> None:
     page = hang.parent / "again.html"
     assert nvmelab("replay", str(hang), "--html", str(page)).exit_code == 1
@@ -78,6 +101,10 @@ def explored(nvmelab: Invoke, tmp_path: Path, *words: str) -> dict[str, object]:
         (
             ("--entries", "3", "--device", "qemu-9.0", "--grain", "fine"),
             {"result": "hang", "steps": 44, "ball": "device"},
+        ),
+        (
+            ("--entries", "3", "--device", "qemu-9.0-lifo", "--eager"),
+            {"result": "hang", "steps": 27, "eager": True},
         ),
         (
             ("--entries", "3", "--fault", "checks-then-waits"),

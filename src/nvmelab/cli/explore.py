@@ -96,6 +96,12 @@ class Ticker:
     help="A doorbell write reaches the device at once, or in a step of its own.",
 )
 @click.option(
+    "--eager",
+    is_flag=True,
+    help="The device takes its steps before anybody else takes one, as a device does that nobody "
+    "holds: such a run can be taken on any (replay --target).",
+)
+@click.option(
     "--strategy",
     type=click.Choice(["bfs", "pct", "walk"]),
     default="bfs",
@@ -141,6 +147,7 @@ def explore_verb(
     commands: int | None,
     grain: Grain | None,
     doorbells: Doorbells,
+    eager: bool,
     strategy: Strategy,
     seed: int,
     runs: int,
@@ -170,6 +177,7 @@ def explore_verb(
         commands=commands,
         grain=grain or ("fine" if fault and FAULTS[fault].grain == "fine" else "coarse"),
         doorbells=doorbells,
+        eager=eager,
         fault=fault or "",
         rules=not no_rules,
         scenario=scenario,

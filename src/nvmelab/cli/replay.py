@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import msgspec
@@ -13,11 +15,16 @@ from nvmelab.cli.explore import write_file
 from nvmelab.cli.options import Fail
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.narrate import tell
+from nvmelab.explore.remote import NotForThis, replay_on
 from nvmelab.explore.replay import Played, Replay, ReplayError, decode, follow
 from nvmelab.explore.setting import SettingError
+from nvmelab.host.errors import DeviceError
 from nvmelab.limits import REPLAY_BYTES_MAX
+from nvmelab.link.base import LinkError
 from nvmelab.report.explore import paragraph, story_lines, verdict_lines
+from nvmelab.report.remote import outcome_json, outcome_text
 from nvmelab.report.story_page import story_page
+from nvmelab.targets import TargetError, connect
 
 
 @click.command("replay", short_help="Take a run again that explore has found.")
@@ -33,19 +40,35 @@ from nvmelab.report.story_page import story_page
     metavar="FILE",
     help="Write the page that shows the run step by step.",
 )
+@click.option(
+    "--target",
+    metavar="TARGET",
+    help="On a real device, named as for `nvmelab test`: qemu:PROGRAM, inproc, ...",
+)
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
-def replay_verb(file: str, device: str | None, html: Path | None, as_json: bool) -> None:
+def replay_verb(
+    file: str, device: str | None, html: Path | None, target: str | None, as_json: bool
+) -> None:
     """Take a run again that `explore` has found, and say whether it still fails.
 
     On another device, steps that it cannot take are left out, and it may finish at the end whatever
     it can. Exit status 1 if the run fails, 0 if it does not, 2 if it could not run.
 
+    A QEMU before 7.1 with a virtual clock (Debian 11's) takes the very steps, forced one by one:
+    search with `explore --device qemu-5.2`, in whose order it runs. Any other target takes its own
+    steps as soon as it can, and the driver's and the storage's are as recorded.
+
     \b
     nvmelab replay hang-4.json
     nvmelab replay hang-4.json --device nvmelab
     nvmelab replay hang-4.json --html hang.html
+    nvmelab replay hang-4.json --target qemu:.lab/bin/qemu-system-x86_64-5.2
     """
     replay = _read(file)
+    if target:
+        if device or html:
+            raise Fail("--target stands alone: --device and --html are of the explored device")
+        _on_target(file, replay, target, as_json)
     setting = replay.setting
     if device:
         setting = msgspec.structs.replace(setting, device=device)
@@ -68,6 +91,23 @@ def replay_verb(file: str, device: str | None, html: Path | None, as_json: bool)
         for name, text in _notes(replay, played, same):
             click.echo(paragraph(name, text))
     sys.exit(1 if played.failed else 0)
+
+
+def _on_target(file: str, replay: Replay, target: str, as_json: bool) -> NoReturn:
+    """Take the run on a real device, and end."""
+    try:
+        with contextlib.closing(connect(target)) as controller:
+            name = controller.link.name
+            outcome = replay_on(controller, replay)
+    except (TargetError, LinkError, DeviceError) as error:
+        raise Fail(str(error)) from None
+    except (NotForThis, ReplayError, SettingError) as error:
+        raise Fail(f"{file}: {error}") from None
+    if as_json:
+        click.echo(json.dumps(outcome_json(target, name, outcome)))
+    else:
+        click.echo(outcome_text(name, replay, outcome))
+    sys.exit(1 if outcome.hang or outcome.error else 0)
 
 
 def _read(file: str) -> Replay:

@@ -20,6 +20,7 @@ def program(replay: Replay, story: Story) -> str:
         "commands": setting.commands,
         "grain": setting.grain,
         "doorbells": setting.doorbells,
+        "eager": setting.eager,
         "fault": setting.fault,
         "rules": setting.rules,
     }

@@ -32,6 +32,8 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many the driver submits; None is any number."""
     grain: Grain = "coarse"
     doorbells: Doorbells = "together"
+    eager: bool = False
+    """The device takes its steps before anybody else takes one, as one does that nobody holds."""
     fault: str = ""
     """A planted fault, or none."""
     rules: bool = True
@@ -62,6 +64,7 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             commands=self.commands,
             grain=self.grain,
             doorbells=self.doorbells,
+            eager=self.eager,
             fault=fault,
             rules=self.rules,
         )
@@ -79,10 +82,11 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def scope(self) -> str:
         """What a claim about this setting is about, in words."""
         count = "any number of commands" if self.commands is None else f"{self.commands} commands"
-        doorbells = "" if self.doorbells == "together" else ", doorbell writes may be under way"
+        more = "" if self.doorbells == "together" else ", doorbell writes may be under way"
+        more += ", the device always first" if self.eager else ""
         return (
             f"1 SQ and 1 CQ of {self.entries} entries, {count}, all reads of one block "
-            f"(interchangeable), {self.grain} steps{doorbells}"
+            f"(interchangeable), {self.grain} steps{more}"
         )
 
 

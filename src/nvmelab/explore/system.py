@@ -54,6 +54,7 @@ SUBMIT: Label = ("submit", 0)
 """The one step that nobody ever owes."""
 ARRIVE: Label = ("arrive", 0)
 DRIVER_STEPS = frozenset(("submit", "reap", "ring", "look", "release", "believe", "return", "wait"))
+DEVICE_STEPS = frozenset(("fetch", "execute", "post", "interrupt", "pass"))
 
 _MEMORY = 1 << 20
 _MEMORY_OF_AN_ENTRY = 2048
@@ -106,16 +107,19 @@ class System:
         commands: int | None = None,
         grain: Grain = "coarse",
         doorbells: Doorbells = "together",
+        eager: bool = False,
         fault: Fault = SOUND,
         rules: bool = False,
     ) -> None:
         """`entries` is the size of both queues. `commands` is how many the driver submits; None is
         any number. With doorbells `together`, a doorbell write has reached the device when the
-        driver goes on. `rules` checks those of `watch` in each step."""
+        driver goes on. An `eager` device takes its steps before anybody else takes one. `rules`
+        checks those of `watch` in each step."""
         self.persona = persona
         self.entries = entries
         self.commands = commands
         self._coarse = grain == "coarse"
+        self._eager = eager
         self._build(persona, fault, rules)
         if doorbells == "apart":
             self._link.under_way = []
@@ -219,16 +223,20 @@ class System:
         """The labels of the steps that could be taken now, in a fixed order for equal states.
         `symmetric` leaves out all but the oldest of the commands that the storage could finish: the
         others lead to states that `relative_key` does not tell from it."""
+        device: list[Label] = []
+        for step in self.controller.enabled():  # a Step is a label
+            # In large steps, to carry out and to interrupt are parts of the runs.
+            if not self._coarse or step[0] in ("fetch", "post", "pass"):
+                device.append(step)
+        if device and self._eager:
+            return device
         labels: list[Label] = []
         for name in self.driver.enabled():
             if name != "submit":
                 labels.append((name, 0))
             elif self.commands is None or self.submitted < self.commands:
                 labels.append(SUBMIT)
-        for step in self.controller.enabled():  # a Step is a label
-            # In large steps, to carry out and to interrupt are parts of the runs.
-            if not self._coarse or step[0] in ("fetch", "post", "pass"):
-                labels.append(step)
+        labels += device
         waiting = len(self._worker.waiting)
         labels += self._completes[: 1 if waiting and symmetric else waiting]
         if self._link.under_way:

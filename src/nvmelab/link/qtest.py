@@ -285,19 +285,19 @@ class QtestLink:
 
     def _pass(self, ns: int = QTEST_PASS_NS) -> None:
         """The device may go on for a turn of QEMU's main loop and `ns` of virtual time."""
-        if self.clock:
+        if self.clock and ns:
             self._qtest.step_clock(ns)
         else:
             self._qtest.do("endianness")
         while self._loop.turn(0):
             pass
 
-    def _go_on(self, done: Callable[[], bool]) -> bool:
+    def _go_on(self, done: Callable[[], bool], ns: int = QTEST_PASS_NS) -> bool:
         """Passes until done; False once QTEST_QUIET_PASSES in a row have shown no activity."""
         quiet = 0
         while quiet < QTEST_QUIET_PASSES:
             before = self._activity() + self._writes
-            self._pass()
+            self._pass(ns)
             if done():
                 return True
             # `done` may have rung a doorbell, which is a change too.
@@ -324,6 +324,17 @@ class QtestLink:
 
     def settle(self) -> None:
         self._go_on(lambda: False)
+
+    # Time, in finer steps: only with `clock`.
+
+    def idle(self) -> None:
+        """Let arrive what is under way, with no virtual time passing: a device that waits for its
+        timers does nothing."""
+        self._go_on(lambda: False, ns=0)
+
+    def advance(self, ns: int) -> None:
+        """Let `ns` of virtual time pass."""
+        self._qtest.step_clock(ns)
 
     def close(self) -> None:
         self._close()

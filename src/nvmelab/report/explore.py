@@ -144,6 +144,7 @@ def result_json(result: Result, story: Story | None, replay: str | None) -> dict
         "commands": "any" if setting.commands is None else setting.commands,
         "grain": setting.grain,
         "doorbells": setting.doorbells,
+        "eager": setting.eager,
         "fault": setting.fault or None,
         "rules": setting.rules,
         "strategy": plan.strategy,

@@ -206,3 +206,11 @@ SAMPLE_STEPS_MAX = 1_000_000
 CERTIFY_ENTRIES_MAX = 6
 """Entries up to which a sampled and shrunk run is searched for once more, breadth-first, to say
 that none is shorter: seconds at most."""
+
+# Devices with a schedule.
+
+SCHEDULE_BURST = 64
+"""Steps that are drawn in one turn of the loop: so long a message of the guest may have to wait."""
+
+LATENCY_MAX_NS = 10_000_000_000
+"""Longest latency that can be asked for: Linux gives a command up after 30 s."""

@@ -23,8 +23,10 @@ from nvmelab.limits import DOORBELL_IDLE_S, DOORBELL_PAGE_QUEUES, DOORBELL_SPIN_
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import Server, ServerError
 from nvmelab.memory import GuestMemory
+from nvmelab.schedule import Schedule
 from nvmelab.spec.registers import DOORBELLS
 from nvmelab.storage.base import Backend, ImageError
+from nvmelab.storage.delayed import DelayedWorker
 from nvmelab.storage.file import CACHE_MODES, CacheMode, FileBackend
 from nvmelab.storage.worker import Worker
 from nvmelab.trace.file import TraceFile
@@ -49,13 +51,18 @@ class Disk(msgspec.Struct, frozen=True):
     """Physical block size in bytes."""
     aio: str | None = None
     """What QEMU was told to use; for the report, as we have I/O of our own."""
+    persona: str = "nvmelab"
+    """Whose rules the controller follows: `config.wakeups` are its."""
+    latency_ns: int = 0
+    """How long each operation of the storage takes at least."""
 
 
 class Service:
     """Serves one disk on the UNIX socket `socket_path`, from `loop`.
 
-    `mapped` offers the doorbell page to the guest. `on_disconnect` is called when a guest is gone.
-    Raises ImageError, ServerError and TraceError, with nothing left behind.
+    `mapped` offers the doorbell page to the guest. A `schedule` chooses the controller's steps.
+    `on_disconnect` is called when a guest is gone. Raises ImageError, ServerError, TraceError and
+    ScheduleError, with nothing left behind.
     """
 
     def __init__(
@@ -66,12 +73,14 @@ class Service:
         *,
         trace: TraceFile | None = None,
         mapped: bool = False,
+        schedule: Schedule | None = None,
         on_disconnect: Callable[[], None] | None = None,
     ) -> None:
-        assert not (trace and mapped), "a mapped doorbell page hides the order of events"
+        assert not ((trace or schedule) and mapped), "a mapped doorbell page hides the order"
         self.disk = disk
         self.socket_path = socket_path
         self.trace = trace
+        self.schedule = schedule
         self._loop = loop
         if mapped and disk.config.io_queues > DOORBELL_PAGE_QUEUES:
             raise ServerError(
@@ -82,6 +91,8 @@ class Service:
         self._on_disconnect = on_disconnect
         self.left_behind: list[str] = []
         """Queues on which the last guest had commands outstanding when it went, in words."""
+        self.forgotten: list[str] = []
+        """Those of them that nobody would ever have looked at again, in words."""
         self._active_until = 0.0
         self._polling = False
         with contextlib.ExitStack() as stack:
@@ -89,7 +100,10 @@ class Service:
             if trace:
                 trace.open()  # only now: nothing is overwritten for an image that cannot be served
                 stack.callback(trace.close)
-            worker = Worker()
+            if schedule:
+                schedule.open()
+                stack.callback(schedule.close)
+            worker = _worker(disk, schedule)
             stack.callback(worker.close)  # before the image, which it may be writing to
             page = _shared_page(stack) if mapped else None
             self.controller = Controller(
@@ -112,11 +126,7 @@ class Service:
             stack.callback(self.server.close)
             loop.add(worker.fd, lambda _events: worker.acknowledge())
             stack.callback(loop.remove, worker.fd)
-            turn = self.function.run
-            if mapped:
-                turn = self._polling_turn
-            elif trace:
-                turn = self._traced_turn
+            turn = self._turn(mapped)
             loop.add_worker(turn)
             stack.callback(loop.remove_worker, turn)
             stack.callback(loop.limit_sleep, self, None)
@@ -128,14 +138,31 @@ class Service:
 
     def _guest_gone(self) -> None:
         self.left_behind = outstanding_of(self.controller)
+        self.forgotten = forgotten_by(self.controller)
         if self._on_disconnect:
             self._on_disconnect()
+
+    def _turn(self, mapped: bool) -> Callable[[], bool]:
+        """What the loop calls each time: no more than this service needs."""
+        if mapped:
+            return self._polling_turn
+        if self.schedule:
+            return self._scheduled_turn
+        return self._traced_turn if self.trace else self.function.run
 
     def _traced_turn(self) -> bool:
         """As `function.run`; the log of a turn is in the file before the loop sleeps."""
         busy = self.function.run()
         assert self.trace
         self.trace.flush()
+        return busy
+
+    def _scheduled_turn(self) -> bool:
+        """Steps that are drawn, instead of `function.run`."""
+        assert self.schedule
+        busy = self.schedule.turn(self.controller)
+        if self.trace:
+            self.trace.flush()
         return busy
 
     def _polling_turn(self) -> bool:
@@ -154,6 +181,12 @@ class Service:
         return bool(busy or (enabled and now < self._active_until))
 
 
+def _worker(disk: Disk, schedule: Schedule | None) -> Worker:
+    if disk.latency_ns:
+        return DelayedWorker(disk.latency_ns, schedule.seed if schedule else None)
+    return Worker()
+
+
 def outstanding_of(controller: Controller) -> list[str]:
     """The queues with commands that have no posted completion, each in words."""
     found: list[str] = []
@@ -165,6 +198,27 @@ def outstanding_of(controller: Controller) -> list[str]:
                 f"SQ {sq.id} (tail {sq.tail}, head {sq.head} of {sq.size}): {rung} rung and not "
                 f"fetched, {sq.outstanding - held} being carried out, {held} finished and not "
                 f"posted (CQ {sq.cq.id} is {'full' if sq.cq.full else 'not full'})"
+            )
+    return found
+
+
+def forgotten_by(controller: Controller) -> list[str]:
+    """The submission queues that wait for the device, which will not look at them: an entry is
+    rung and a request is free, everything else of the queue pair is done, and nothing is scheduled.
+    Each in words. Our own rules leave none (`device.wakeups`)."""
+    halves = controller.bottom_halves
+    if halves is None or halves.scheduled or controller.storage_busy:
+        return []
+    found: list[str] = []
+    for sq in controller.sqs.values():
+        cq, rung = sq.cq, (sq.tail - sq.head) % sq.size
+        if rung and sq.may_fetch and not cq.finished and cq.tail == cq.head:
+            commands = "1 command is" if rung == 1 else f"{rung} commands are"
+            found.append(
+                f"SQ {sq.id}: {commands} rung and not fetched (tail {sq.tail}, head {sq.head} of "
+                f"{sq.size}); {sq.limit - sq.outstanding} requests are free, and nothing is "
+                "scheduled: the device has the ball, and looks at this queue only when its tail is "
+                "rung once more"
             )
     return found
 

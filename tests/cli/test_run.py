@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -229,3 +230,50 @@ def test_trace_of_qemus_own_device_is_noted(nvmelab: Invoke, qemu: Path, image: 
     result = nvmelab("run", *line(qemu, image), "-trace", "pci_nvme_*")
 
     assert "QEMU's own nvme device is not used and will log nothing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--latency", "0.5"), "0.5ms"),
+        (("--latency", "1h"), "500us"),
+        (("--latency", "11s"), "longer than 10s"),
+        (("--schedule", "7"), "seed:7"),
+        (("--schedule-file", "x.log"), "--schedule-file needs --schedule"),
+        (("--device", "qemu-9.0", "--doorbells", "shadow"), "has no shadow doorbells"),
+        (("--device", "qemu-9.0", "--doorbells", "mapped"), "has no mapped doorbells"),
+        (("--schedule", "seed:1", "--doorbells", "mapped"), "excludes --schedule"),
+        (("--device", "other"), "other"),
+    ],
+)
+def test_what_a_device_cannot_be(
+    nvmelab: Invoke, qemu: Path, image: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert said in error_of(nvmelab("run", *words, *line(qemu, image)), 125)
+
+
+def test_a_schedule_does_not_overwrite_an_image(nvmelab: Invoke, qemu: Path, image: Path) -> None:
+    words = ("--schedule", "seed:1", "--schedule-file", str(image))
+    assert "is an image" in error_of(nvmelab("run", *words, *line(qemu, image)), 125)
+
+
+def test_the_summary_says_whose_rules_and_which_schedule(
+    nvmelab: Invoke, qemu: Path, image: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "schedule.log"
+    words = ("--device", "qemu-9.0", "--latency", "0.5ms", "--schedule", "seed:7")
+    result = nvmelab("run", *words, "--schedule-file", str(log), *line(qemu, image))
+    assert "device qemu-9.0, latency of the storage 500 us" in result.stderr
+    assert f"schedule: seed 7, {log}" in result.stderr
+    assert json.loads(log.read_text().splitlines()[0])["latency_ns"] == 500_000
+    asked = nvmelab("run", "--json", *words, "--schedule-file", str(log), *line(qemu, image))
+    said = json.loads(asked.stderr)
+    assert (said["device"], said["latency_ns"], said["forgotten"]) == ("qemu-9.0", 500_000, [])
+    assert said["schedule"] == {"seed": 7, "file": str(log)}
+
+
+def test_a_device_of_qemus_own_behind_the_dashes_is_left_alone(
+    nvmelab: Invoke, qemu: Path, image: Path
+) -> None:
+    result = nvmelab("run", *line(qemu, image), "--device", "e1000")
+    assert result.exit_code == 7, result.stderr

@@ -138,7 +138,7 @@ class Bench:
         doorbells: DoorbellPage | None = None,
         ram: int = 8 << 20,
         trace: bool = True,
-        **config: int | str | None,
+        **config: object,
     ) -> None:
         self.memory = GuestMemory()
         self.ram = bytearray(ram)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from nvmelab.corpus.personas import PERSONAS
+from nvmelab.limits import LATENCY_MAX_NS
+from nvmelab.schedule import Schedule
+from nvmelab.service import Disk
 from nvmelab.trace.file import TraceFile
 from nvmelab.trace.qemu_log import PatternError
 
@@ -42,53 +47,152 @@ class PciId(click.ParamType[tuple[int, int]]):
         return vendor, device
 
 
+class Latency(click.ParamType[int]):
+    """A time such as `0.5ms`, as nanoseconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|ms|s)", str(value))
+        if found is None:
+            if value == "0":
+                return 0
+            self.fail(f"{value!r} is no time; write it like 500us, 0.5ms or 1s", param, ctx)
+        unit = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}[found[2]]
+        ns = round(float(found[1]) * unit)
+        if ns > LATENCY_MAX_NS:
+            self.fail(f"{value} is longer than {LATENCY_MAX_NS // 10**9}s", param, ctx)
+        return ns
+
+
+class Seed(click.ParamType[int]):
+    """`seed:7`."""
+
+    name = "seed:N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"seed:(\d{1,18})", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not like seed:7", param, ctx)
+        return int(found[1])
+
+
+def doorbells_of(persona: str, doorbells: str | None) -> str:
+    """The mode of the doorbells where none was asked for, or the one that was. Raises Fail if the
+    device does not have it."""
+    wakeups = PERSONAS[persona].wakeups
+    if wakeups and doorbells not in (None, "trapped"):
+        raise Fail(f"--device {persona} has no {doorbells} doorbells; use trapped ones")
+    return doorbells or ("trapped" if wakeups else "shadow")
+
+
+def _refuse_image(option: str, name: str, images: list[str]) -> None:
+    """What is written must not be what is served."""
+    for image in images:
+        if os.path.exists(name) and os.path.exists(image) and os.path.samefile(name, image):
+            raise Fail(f"{option} {name} is an image that is served; name another file")
+
+
+def schedules(
+    seed: int | None, path: str | None, doorbells: str, disks: list[Disk]
+) -> list[Schedule | None]:
+    """A schedule for each device, not opened yet; files are named as those of traces. Raises
+    Fail."""
+    if seed is None:
+        if path:
+            raise Fail("--schedule-file needs --schedule, for example: --schedule seed:7")
+        return [None] * len(disks)
+    if doorbells == "mapped":
+        raise Fail("--doorbells mapped excludes --schedule: such doorbells are seen late")
+    made: list[Schedule | None] = []
+    for number, disk in enumerate(disks):
+        name = f"{path or 'nvmelab-schedule.log'}{f'.{number}' if number else ''}"
+        _refuse_image("--schedule-file", name, [other.path for other in disks])
+        facts = {"device": disk.persona, "latency_ns": disk.latency_ns}
+        made.append(Schedule(seed + number, name, facts))
+    return made
+
+
+_DEVICE_OPTIONS = (
+    click.option(
+        "--queue-entries",
+        type=click.IntRange(2, 65536),
+        metavar="N",
+        help="Largest I/O queue in entries, CAP.MQES + 1.  [default: 2048]",
+    ),
+    click.option(
+        "--pci-id",
+        type=PciId(),
+        default="1b36:0010",
+        show_default=True,
+        help="PCI vendor and device. The default is that of QEMU's own nvme device.",
+    ),
+    click.option(
+        "--doorbells",
+        type=click.Choice(["shadow", "trapped", "mapped"]),
+        help="shadow: the guest may use shadow doorbells, as on QEMU's own device. "
+        "trapped: it may not, so each doorbell is a message, and --trace has them all. "
+        "mapped: it writes doorbells into memory that is polled; no --trace then.  "
+        "[default: shadow; trapped for a --device that has none]",
+    ),
+    click.option(
+        "--device",
+        "persona",
+        type=click.Choice(list(PERSONAS)),
+        default="nvmelab",
+        show_default=True,
+        help="Whose rules the controller follows for its queues: qemu-9.0 forgets a rung "
+        "queue as QEMU did before 9.1.2. See docs/exploring.md.",
+    ),
+    click.option(
+        "--latency",
+        type=Latency(),
+        default=0,
+        help="How long each operation of the storage takes, such as 0.5ms: a fast disk "
+        "hides hangs.",
+    ),
+    click.option(
+        "--schedule",
+        "seed",
+        type=Seed(),
+        help="Draw the order of the controller's steps, and latencies between half and one "
+        "and a half of --latency, from a seed; they are recorded.",
+    ),
+    click.option(
+        "--schedule-file",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Where the record goes.  [default: nvmelab-schedule.log]",
+    ),
+    click.option(
+        "--trace",
+        multiple=True,
+        metavar="PATTERN",
+        help="Events to log, as for QEMU's -trace: 'pci_nvme_*'. May be repeated; "
+        "a leading - takes events away.",
+    ),
+    click.option(
+        "--trace-file",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Where the trace goes.  [default: nvmelab-trace.log]",
+    ),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="The summary at the end as one JSON object, on standard error.",
+    ),
+)
+
+
 def device_options(command: F) -> F:
-    """What both `run` and `serve` say about the controller and its trace."""
-    for option in reversed(
-        (
-            click.option(
-                "--queue-entries",
-                type=click.IntRange(2, 65536),
-                metavar="N",
-                help="Largest I/O queue in entries, CAP.MQES + 1.  [default: 2048]",
-            ),
-            click.option(
-                "--pci-id",
-                type=PciId(),
-                default="1b36:0010",
-                show_default=True,
-                help="PCI vendor and device. The default is that of QEMU's own nvme device.",
-            ),
-            click.option(
-                "--doorbells",
-                type=click.Choice(["shadow", "trapped", "mapped"]),
-                default="shadow",
-                show_default=True,
-                help="shadow: the guest may use shadow doorbells, as on QEMU's own device. "
-                "trapped: it may not, so each doorbell is a message, and --trace has them all. "
-                "mapped: it writes doorbells into memory that is polled; no --trace then.",
-            ),
-            click.option(
-                "--trace",
-                multiple=True,
-                metavar="PATTERN",
-                help="Events to log, as for QEMU's -trace: 'pci_nvme_*'. May be repeated; "
-                "a leading - takes events away.",
-            ),
-            click.option(
-                "--trace-file",
-                type=click.Path(dir_okay=False),
-                metavar="FILE",
-                help="Where the trace goes.  [default: nvmelab-trace.log]",
-            ),
-            click.option(
-                "--json",
-                "as_json",
-                is_flag=True,
-                help="The summary at the end as one JSON object, on standard error.",
-            ),
-        )
-    ):
+    """What both `run` and `serve` say about the controller, its storage and its trace."""
+    for option in reversed(_DEVICE_OPTIONS):
         command = option(command)
     return command
 
@@ -111,9 +215,7 @@ def trace_files(
     files: list[TraceFile | None] = []
     for number in range(len(images)):
         name = f"{path}.{number}" if number else path
-        for image in images:
-            if os.path.exists(name) and os.path.exists(image) and os.path.samefile(name, image):
-                raise Fail(f"--trace-file {name} is an image that is served; name another file")
+        _refuse_image("--trace-file", name, images)
         try:
             files.append(TraceFile(patterns, name))
         except PatternError as error:

@@ -16,25 +16,34 @@ from types import FrameType
 from typing import Any
 
 import click
+import msgspec
 
-from nvmelab.cli.options import Fail, device_options, trace_files
+from nvmelab.cli.options import Fail, device_options, doorbells_of, schedules, trace_files
+from nvmelab.corpus.personas import PERSONAS
 from nvmelab.device.controller import ControllerConfig
+from nvmelab.device.wakeups import WakeupRules
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
 from nvmelab.qemu.binary import QemuError, probe
 from nvmelab.qemu.commandline import CommandLineError, NvmeDevice, Plan, rewrite
 from nvmelab.qemu.machine import die_with_parent
 from nvmelab.report.terminal import summary, summary_table
+from nvmelab.schedule import Schedule, ScheduleError
 from nvmelab.service import Disk, Service
 from nvmelab.storage.base import ImageError
 from nvmelab.storage.file import CacheMode
-from nvmelab.trace.file import TraceError
+from nvmelab.trace.file import TraceError, TraceFile
 
 
 class CannotRun(Fail):
     """QEMU was not run. The exit status is the one that `env` and `docker run` use for it."""
 
     exit_code = 125
+
+
+_CANNOT = (
+    CommandLineError, QemuError, ImageError, ServerError, TraceError, ScheduleError, Fail,
+)  # fmt: skip
 
 
 class _Run(click.Command):
@@ -63,7 +72,11 @@ def run(
     qemu: tuple[str, ...],
     queue_entries: int | None,
     pci_id: tuple[int, int],
-    doorbells: str,
+    doorbells: str | None,
+    persona: str,
+    latency: int,
+    seed: int | None,
+    schedule_file: str | None,
     trace: tuple[str, ...],
     trace_file: str | None,
     as_json: bool,
@@ -79,11 +92,21 @@ def run(
     nvmelab run -- qemu-system-x86_64 -m 2G -nographic \\
         -drive file=usr.img,if=none,id=nvm -device nvme,serial=deadbeef,drive=nvm ...
     nvmelab run --queue-entries 4 --trace 'pci_nvme_*' -- qemu-system-x86_64 ...
+    nvmelab run --queue-entries 4 --device qemu-9.0 --latency 0.5ms --schedule seed:7 \\
+        -- qemu-system-x86_64 ...
     """
     try:
         _refuse_misplaced(qemu)
+        mode = doorbells_of(persona, doorbells)
         plan = rewrite(qemu)
-        disks = [_disk(device, queue_entries, pci_id, doorbells) for device in plan.devices]
+        disks = [
+            msgspec.structs.replace(
+                _disk(device, queue_entries, pci_id, mode, PERSONAS[persona].wakeups),
+                persona=persona,
+                latency_ns=latency,
+            )
+            for device in plan.devices
+        ]
         if dry_run:
             sockets = [f"nvme{number}.sock" for number in range(len(disks))]
             click.echo(shlex.join(plan.command(sockets)))
@@ -93,17 +116,19 @@ def run(
             probe(qemu[0]).require_vfio_user()
         except QemuError as error:
             raise CannotRun(f"{error} (the command is {qemu[0]})") from None
-        status = _run(plan, disks, doorbells, trace, trace_file, as_json)
-    except (CommandLineError, QemuError, ImageError, ServerError, TraceError, Fail) as error:
+        logs = trace_files(trace, trace_file, mode, [disk.path for disk in disks])
+        chosen = schedules(seed, schedule_file, mode, disks)
+        status = _run(plan, disks, logs, chosen, as_json, mapped=mode == "mapped")
+    except _CANNOT as error:
         raise CannotRun(str(error)) from None
     sys.exit(status)
 
 
 def _refuse_misplaced(qemu: tuple[str, ...]) -> None:
-    """Words after `--` that were meant to stand before it. QEMU has a --trace of its own."""
+    """Words after `--` that were meant to stand before it. QEMU has a --trace and a --device."""
     if qemu and qemu[0].startswith("-"):
         raise Fail(f"the first word after -- must be a QEMU program, not {qemu[0]}")
-    ours = {name for option in run.params for name in option.opts} - {"--trace", "qemu"}
+    ours = {name for option in run.params for name in option.opts} - {"--trace", "--device", "qemu"}
     for word in qemu:
         if word.partition("=")[0] in ours:
             raise Fail(f"{word} is an option of nvmelab; put it before the --")
@@ -120,7 +145,11 @@ def _refuse_shared_images(disks: list[Disk]) -> None:
 
 
 def _disk(
-    device: NvmeDevice, queue_entries: int | None, pci_id: tuple[int, int], doorbells: str
+    device: NvmeDevice,
+    queue_entries: int | None,
+    pci_id: tuple[int, int],
+    doorbells: str,
+    wakeups: WakeupRules | None,
 ) -> Disk:
     """What to serve in the place of one `-device nvme`. Raises Fail."""
     if queue_entries is not None and device.mqes is not None:
@@ -142,6 +171,7 @@ def _disk(
             vectors=device.msix_qsize,
             mdts=device.mdts,
             shadow_doorbells=doorbells == "shadow",
+            wakeups=wakeups,
         ),
         cache=CacheMode(image.direct, image.write_cache, ignore_flush=not image.flush),
         read_only=image.read_only,
@@ -157,10 +187,11 @@ def _disk(
 def _run(
     plan: Plan,
     disks: list[Disk],
-    doorbells: str,
-    trace: tuple[str, ...],
-    trace_file: str | None,
+    logs: list[TraceFile | None],
+    chosen: list[Schedule | None],
     as_json: bool,
+    *,
+    mapped: bool,
 ) -> int:
     """Serve the disks, run QEMU, report. The exit status is QEMU's."""
     services: list[Service] = []
@@ -169,9 +200,8 @@ def _run(
         loop = Loop()
         stack.callback(loop.close)
         sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(disks))]
-        logs = trace_files(trace, trace_file, doorbells, [disk.path for disk in disks])
-        for disk, socket, trace_log in zip(disks, sockets, logs, strict=True):
-            service = Service(disk, socket, loop, trace=trace_log, mapped=doorbells == "mapped")
+        for disk, socket, log, schedule in zip(disks, sockets, logs, chosen, strict=True):
+            service = Service(disk, socket, loop, trace=log, mapped=mapped, schedule=schedule)
             stack.callback(service.close)
             services.append(service)
         for note in plan.notes:

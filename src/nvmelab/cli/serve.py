@@ -9,15 +9,17 @@ from typing import Any
 
 import click
 
-from nvmelab.cli.options import Fail, device_options, trace_files
+from nvmelab.cli.options import Fail, device_options, doorbells_of, schedules, trace_files
+from nvmelab.corpus.personas import PERSONAS
 from nvmelab.device.controller import ControllerConfig
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
 from nvmelab.report.terminal import size_text, summary, summary_table
+from nvmelab.schedule import Schedule, ScheduleError
 from nvmelab.service import Disk, Service
 from nvmelab.storage.base import ImageError
 from nvmelab.storage.file import CACHE_MODES
-from nvmelab.trace.file import TraceError
+from nvmelab.trace.file import TraceError, TraceFile
 
 
 @click.command(short_help="Serve an image on a vfio-user socket.")
@@ -43,7 +45,11 @@ def serve(
     block_size: str,
     queue_entries: int | None,
     pci_id: tuple[int, int],
-    doorbells: str,
+    doorbells: str | None,
+    persona: str,
+    latency: int,
+    seed: int | None,
+    schedule_file: str | None,
     trace: tuple[str, ...],
     trace_file: str | None,
     as_json: bool,
@@ -57,13 +63,15 @@ def serve(
     nvmelab serve disk.img --socket nvme.sock --queue-entries 4 \\
         --trace 'pci_nvme_*' --trace-file run.log
     """
+    mode = doorbells_of(persona, doorbells)
     try:
         config = ControllerConfig(
             serial=serial,
             pci_vendor=pci_id[0],
             pci_device=pci_id[1],
             queue_entries=queue_entries or ControllerConfig().queue_entries,
-            shadow_doorbells=doorbells == "shadow",
+            shadow_doorbells=mode == "shadow",
+            wakeups=PERSONAS[persona].wakeups,
         )
     except ValueError as error:
         raise Fail(str(error)) from None
@@ -74,19 +82,36 @@ def serve(
         read_only=read_only,
         block=int(block_size),
         physical=int(block_size),
+        persona=persona,
+        latency_ns=latency,
     )
-    (trace_log,) = trace_files(trace, trace_file, doorbells, [image])
+    (trace_log,) = trace_files(trace, trace_file, mode, [image])
+    (schedule,) = schedules(seed, schedule_file, mode, [disk])
+    _serve(disk, socket_path, trace_log, schedule, as_json, mapped=mode == "mapped")
+
+
+def _serve(
+    disk: Disk,
+    socket_path: str,
+    log: TraceFile | None,
+    schedule: Schedule | None,
+    as_json: bool,
+    *,
+    mapped: bool,
+) -> None:
+    """Until a signal ends it; then the summary."""
     loop = Loop()
     try:
         service = Service(
             disk,
             socket_path,
             loop,
-            trace=trace_log,
-            mapped=doorbells == "mapped",
+            trace=log,
+            mapped=mapped,
+            schedule=schedule,
             on_disconnect=lambda: _tell_of_guest(service),
         )
-    except (ImageError, ServerError, TraceError) as error:
+    except (ImageError, ServerError, TraceError, ScheduleError) as error:
         raise Fail(str(error)) from None
 
     def stop(_signal: int, _frame: Any) -> None:
@@ -124,3 +149,5 @@ def _tell_of_guest(service: Service) -> None:
     click.echo(f"nvmelab: the guest is gone; {count:,} commands so far", err=True)
     for line in service.left_behind:
         click.echo(f"  outstanding: {line}", err=True)
+    for line in service.forgotten:
+        click.echo(f"  HANG, and it is the device's: {line}", err=True)

@@ -65,7 +65,7 @@ def tell(setting: Setting, labels: Sequence[Label], *, shortest: bool = False) -
         "commands": "any number" if setting.commands is None else setting.commands,
         "grain": setting.grain,
         "doorbells": setting.doorbells,
-        "device": "always first" if setting.eager else "in any order with the others",
+        "order": "the device always first" if setting.eager else "any",
     }
     if setting.fault:
         parameters["planted fault"] = setting.fault

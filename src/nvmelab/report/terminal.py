@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nvmelab.corpus.personas import PERSONAS
 from nvmelab.service import Service
 from nvmelab.spec.layout import OpenEnum
 from nvmelab.spec.status import Status
@@ -49,7 +50,15 @@ def summary(service: Service) -> dict[str, object]:
         "queue_entries": service.disk.config.queue_entries,
         "cache": _cache_label(service.disk.cache),
         "guests": service.server.guests,
+        "device": service.disk.persona,
+        "latency_ns": service.disk.latency_ns,
+        "schedule": (
+            {"seed": service.schedule.seed, "file": service.schedule.path}
+            if service.schedule
+            else None
+        ),
         "left_outstanding": service.left_behind,
+        "forgotten": service.forgotten,
         "aio": service.disk.aio,
         "commands": [
             {
@@ -76,6 +85,10 @@ def summary_table(service: Service) -> str:
         f"cache={_cache_label(disk.cache)}, "
         f"I/O queues of at most {disk.config.queue_entries} entries"
     ]
+    if disk.persona != "nvmelab" or disk.latency_ns:
+        lines.append(
+            f"  device {disk.persona}, latency of the storage {time_text(disk.latency_ns)}"
+        )
     if disk.aio not in (None, "threads"):
         lines.append(f"  aio={disk.aio} was not used: nvmelab does its own I/O")
     rows = statistics.rows()
@@ -101,6 +114,11 @@ def summary_table(service: Service) -> str:
         )
     lines.append(f"  {statistics.interrupts:,} interrupts")
     lines += [f"  left outstanding: {line}" for line in service.left_behind]
+    for line in service.forgotten:
+        lines.append(f"  HANG, and it is the device's: {line}")
+        lines.append(f"  ({service.disk.persona}: {PERSONAS[service.disk.persona].text})")
+    if service.schedule:
+        lines.append(f"  schedule: seed {service.schedule.seed}, {service.schedule.path}")
     if service.trace:
         lines.append(f"  trace: {service.trace.path}")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 `Worker` is a thread for operations that may take long, such as a flush: the controller must answer
 register reads meanwhile, because QEMU gives up on a device that does not answer for five seconds.
-`held.HeldWorker` is the other one.
+`delayed.DelayedWorker` makes them all take a while, `held.HeldWorker` leaves it to a tester.
 """
 
 from __future__ import annotations
@@ -67,13 +67,19 @@ class Worker:
             pass
 
     def close(self) -> None:
-        """Wait for what was submitted, end the thread, close the descriptor."""
-        self._work.put(None)
+        """End the thread, after what was submitted, and close the descriptor."""
+        self._end()
         self._thread.join()
         os.close(self.fd)
+
+    def _end(self) -> None:
+        self._work.put(None)
 
     def _loop(self) -> None:
         while (item := self._work.get()) is not None:
             token, work = item
-            self.finished.append((token, attempt(work)))
-            os.eventfd_write(self.fd, 1)
+            self._finish(token, attempt(work))
+
+    def _finish(self, token: object, error: Exception | None) -> None:
+        self.finished.append((token, error))
+        os.eventfd_write(self.fd, 1)

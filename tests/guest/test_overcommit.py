@@ -1,0 +1,69 @@
+"""A guest's driver that over-commits its queue, in user space: it hangs on QEMU 9.0's rules where
+the storage takes a while, and on no repaired ones."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.guest.lab import LAB, ROOT, Outcome, guest_command, nvme_disk, run_nvmelab
+
+pytestmark = pytest.mark.guest
+
+SOURCE = ROOT / "tests/guest/overcommit.c"
+HANG = 3
+"""Exit status of the program when a command never completes."""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The driver, as a program of the guest."""
+    path = tmp_path_factory.mktemp("program") / "overcommit"
+    flags = ("-O2", "-Wall", "-Wextra", "-Werror")
+    subprocess.run([LAB / "bin/gcc", *flags, "-o", path, SOURCE], check=True)
+    return path.read_bytes()
+
+
+def boot(program: bytes, folder: Path, bursts: int, *options: str) -> Outcome:
+    """Bursts of 12 reads through a queue of 4 entries."""
+    image = folder / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    packed = base64.encodebytes(gzip.compress(program)).decode()
+    job = f"""base64 -d <<'END' | gunzip > /tmp/overcommit
+{packed}END
+chmod +x /tmp/overcommit
+/tmp/overcommit 4 12 {bursts}
+"""
+    options = ("--queue-entries", "4", *options)
+    return run_nvmelab(options, guest_command(job, folder, nvme_disk(image)))
+
+
+SLOW = ("--latency", "0.5ms", "--schedule", "seed:7")
+
+
+@pytest.mark.parametrize("device", ["qemu-9.0", "qemu-9.0+1"])
+def test_it_hangs_on_the_old_rules_and_the_report_says_whose_fault_it_is(
+    program: bytes, tmp_path: Path, device: str
+) -> None:
+    log = tmp_path / "schedule.log"
+    options = ("--device", device, *SLOW, "--schedule-file", str(log))
+    outcome = boot(program, tmp_path, 500, *options)
+    assert outcome.status == 0 and outcome.job_status == HANG, outcome.console[-3000:]
+    assert "OVERCOMMIT hang in burst" in outcome.console
+    assert "HANG, and it is the device's: SQ 1: " in outcome.messages
+    assert "nothing is scheduled: the device has the ball" in outcome.messages
+    assert f"schedule: seed 7, {log}" in outcome.messages
+    assert log.read_text().count("fetch 1\n") > 3
+
+
+@pytest.mark.parametrize("device", ["nvmelab", "qemu-9.1.2"])
+def test_it_does_not_hang_on_repaired_ones(program: bytes, tmp_path: Path, device: str) -> None:
+    options = ("--device", device, *SLOW, "--schedule-file", str(tmp_path / "schedule.log"))
+    outcome = boot(program, tmp_path, 100, *options)
+    assert outcome.status == 0 and outcome.job_status == 0, outcome.console[-3000:]
+    assert "OVERCOMMIT ok: 100 bursts of 12 commands, at most 6 were" in outcome.console
+    assert "HANG" not in outcome.messages and "outstanding:" not in outcome.messages

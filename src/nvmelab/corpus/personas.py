@@ -34,22 +34,22 @@ PERSONAS = {
         ),
         Persona(
             "qemu-9.0-lifo",
-            "the same; bottom halves of a main-loop pass run last in, first out",
+            "QEMU 7.2 to 9.1; bottom halves of a main-loop pass run last in, first out",
             _replace(_QEMU_9_0, order="lifo"),
         ),
         Persona(
             "qemu-5.2",
-            "the same with timers: first in, first out, and re-arming moves to the end",
+            "QEMU 5.2 and 6.2; timers run first in, first out, and re-arming moves to the end",
             _replace(_QEMU_9_0, order="fifo"),
         ),
         Persona(
             "qemu-9.0+1",
-            "the same with one more request than entries: the reporter's mitigation",
+            "QEMU 9.0 with one more request than entries: the reporter's mitigation",
             _replace(_QEMU_9_0, extra_requests=1),
         ),
         Persona(
             "qemu-9.0+2",
-            "the same with two more requests than entries",
+            "QEMU 9.0 with two more requests than entries",
             _replace(_QEMU_9_0, extra_requests=2),
         ),
         Persona(

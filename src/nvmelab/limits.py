@@ -214,3 +214,14 @@ SCHEDULE_BURST = 64
 
 LATENCY_MAX_NS = 10_000_000_000
 """Longest latency that can be asked for: Linux gives a command up after 30 s."""
+
+# Logs.
+
+LOG_CHUNK_BYTES = 1 << 20
+"""Bytes of a log that are read at once."""
+
+LOG_LINE_BYTES_MAX = 64 << 10
+"""Longest line of a log. The longest that QEMU's nvme device prints has some 200 bytes."""
+
+FINDINGS_MAX = 20
+"""Findings of one rule that are kept with their evidence; further ones are counted."""

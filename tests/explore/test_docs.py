@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nvmelab.check.rules import RULES
 from nvmelab.corpus.faults import FAULTS
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.table import DEVICES, LIVE, cell
-from nvmelab.explore.watch import RULES
 from nvmelab.report.table import table_lines
 
 PAGE = (Path(__file__).parents[2] / "docs/exploring.md").read_text()
@@ -20,6 +20,8 @@ def test_the_table_of_sizes_is_what_the_demo_prints() -> None:
 
 def test_every_rule_is_there_with_its_source() -> None:
     for name, rule in RULES.items():
+        if name.startswith("doorbell."):
+            continue  # of logs only
         assert f"| `{name}` | {rule.party} | {rule.text} | {rule.ref} |" in PAGE
 
 

@@ -13,6 +13,7 @@ _VERBS = {
     "run": ("run", "run"),
     "test": ("test", "test"),
     "matrix": ("matrix", "matrix_verb"),
+    "diagnose": ("diagnose", "diagnose"),
     "explore": ("explore", "explore_verb"),
     "replay": ("replay", "replay_verb"),
     "serve": ("serve", "serve"),
@@ -50,6 +51,7 @@ def cli() -> None:
     nvmelab run -- qemu-system-x86_64 ...         your QEMU command line, on our controller
     nvmelab test qemu:qemu-system-x86_64          our driver and our checks on a device
     nvmelab matrix                                which devices forget a rung queue, at which sizes
+    nvmelab diagnose qemu.log --hung              whose fault is the hang in this log
     nvmelab explore overcommit --entries 4        every order of events of driver and device
     nvmelab replay hang-4.json                    a run that it has found, once more
     nvmelab serve disk.img --socket nvme.sock     the controller alone, for any vfio-user client

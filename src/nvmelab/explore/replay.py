@@ -14,9 +14,10 @@ import msgspec
 
 from nvmelab import __version__
 from nvmelab.check.ball import Ball
+from nvmelab.check.rules import PROGRESS, RULES
 from nvmelab.explore.setting import Setting, label_text, parse_label
 from nvmelab.explore.system import SUBMIT, Label, System
-from nvmelab.explore.watch import PROGRESS, RULES, Violation
+from nvmelab.explore.watch import Violation
 from nvmelab.limits import REPLAY_BYTES_MAX, REPLAY_STEPS_MAX
 
 FORMAT = "nvmelab-replay"

@@ -9,112 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Container
-from typing import NamedTuple
 
 import msgspec
 
+from nvmelab.check.rules import RULES
 from nvmelab.memory import GuestMemory
 from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, SQE_SIZE
-
-
-class Rule(NamedTuple):
-    """`party` is who breaks it."""
-
-    party: str
-    text: str
-    ref: str
-
-
-RULES: dict[str, Rule] = {
-    "sq.slot-in-use": Rule(
-        "driver",
-        "an entry is written only into a free slot of the submission queue, the next one",
-        "Base 2.2, 3.3.1.2 (queue usage) and 3.3.1.5 (full)",
-    ),
-    "sq.tail": Rule(
-        "driver",
-        "the tail doorbell tells of entries that were written, and its value is a slot",
-        "Base 2.2, 3.3.1.2 (queue usage)",
-    ),
-    "sq.cid-in-use": Rule(
-        "driver",
-        "no two outstanding commands of a queue have the same CID",
-        "Base 2.2, 4.1.1 (CID)",
-    ),
-    "cq.head": Rule(
-        "driver",
-        "the head doorbell releases entries that were posted, and its value is a slot",
-        "Base 2.2, 3.3.1.2 (queue usage)",
-    ),
-    "cq.taken-early": Rule(
-        "driver",
-        "only entries that were posted are consumed",
-        "Base 2.2, 4.2.4 (phase tag)",
-    ),
-    "sq.fetched-early": Rule(
-        "device",
-        "only entries that the tail doorbell has told of are fetched, each once and in order",
-        "Base 2.2, 3.3.1.2 (queue usage)",
-    ),
-    "cq.overrun": Rule(
-        "device",
-        "nothing is posted while the completion queue has no free slot",
-        "Base 2.2, 3.3.1.2.1 (completion queue flow control)",
-    ),
-    "cq.slot": Rule(
-        "device",
-        "a completion is posted to the next slot of the completion queue",
-        "Base 2.2, 3.3.1.2 (queue usage)",
-    ),
-    "cq.phase": Rule(
-        "device",
-        "the phase tag of an entry is the inverse of what the slot had before",
-        "Base 2.2, 4.2.4 (phase tag)",
-    ),
-    "cq.sqhd": Rule(
-        "device",
-        "SQHD is the head of the submission queue when the entry is created: fetched entries only",
-        "Base 2.2, 4.2.1 (SQHD)",
-    ),
-    "cq.unknown-command": Rule(
-        "device",
-        "each fetched command is completed once, with its own SQID and CID",
-        "Base 2.2, 4.2.1 (SQID, CID)",
-    ),
-    "cq.status": Rule(
-        "device",
-        "a command that is as it should be succeeds",
-        "Base 2.2, 4.2.3 (status)",
-    ),
-    "data.late": Rule(
-        "device",
-        "the data of a Read is in host memory when its completion is posted",
-        "NVM Command Set 1.2, 3.3.4 (derived: completion says that the data was transferred)",
-    ),
-    "device.failed": Rule(
-        "device",
-        "CSTS.CFS stays 0 while the host does nothing wrong",
-        "Base 2.2, 9.5 (controller fatal status)",
-    ),
-}
-PROGRESS: dict[str, Rule] = {
-    "device": Rule(
-        "device",
-        "a command that was rung is consumed and completed, whether or not the driver rings again",
-        "Base 2.2, 3.3.1.2 (derived: submitted entries are consumed)",
-    ),
-    "driver": Rule(
-        "driver",
-        "a completion that the driver was told of, or could see, is consumed",
-        "Base 2.2, 3.3.1.2 (derived: posted entries are consumed)",
-    ),
-    "platform": Rule(
-        "platform",
-        "doorbell writes and interrupts arrive",
-        "NVMe over PCIe Transport 1.2, 3.1.2 (doorbells); PCI Local Bus 3.0, 6.8 (MSI-X) (derived)",
-    ),
-}
-"""What a hang breaks, by who has the ball."""
 
 
 class Violation(Exception):

@@ -1,0 +1,176 @@
+"""The verdict: who broke which rule, or, of a run that came to rest, who has the ball.
+
+Judges what a `Monitor` has seen when the events end. `rest` says that nothing followed: the source
+was declared hung. Without it, commands that are under way are just that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from nvmelab.check.monitor import Cq, Finding, Monitor, Sq
+from nvmelab.check.rules import PROGRESS
+
+Word = Literal["driver", "device", "platform", "undecided", "clean"]
+State = Literal["rung", "fetched", "finished", "posted"]
+
+
+class Stuck(msgspec.Struct, frozen=True):
+    """Commands of one queue that wait in one state, and who must act."""
+
+    sqid: int
+    entries: int | None
+    state: State
+    """`rung`: not fetched. `fetched`: not finished. `finished`: not posted. `posted`: not
+    released."""
+    count: int
+    ball: list[str]
+    """The parties that may have it; more than one where the source cannot tell."""
+    owed: str
+    """What should happen."""
+    evidence: list[int]
+
+
+class Pattern(msgspec.Struct, frozen=True):
+    """The signature of a known bug."""
+
+    name: str
+    sqid: int
+    rung: int
+    """The line of the tail doorbell that came while no request was free."""
+    dry: int
+    """The line that says so."""
+    freed: int
+    """The line that freed a request."""
+    last_rung: int
+    """The last tail doorbell of that queue."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What is to be said of a run."""
+
+    verdict: Word
+    stuck: list[Stuck]
+    findings: list[Finding]
+    pattern: Pattern | None
+    in_flight: int
+    """Commands that were rung and not completed where the events end."""
+    rule: str
+    """What a stuck run breaks, with its reference; empty if none is."""
+    notes: list[str]
+    """What the source could not show, and what to record to see it."""
+
+
+OVER_COMMITTED = "lost wake-up on an over-committed queue"
+AFFECTED = "QEMU before 7.2.15, 8.2.8, 9.0.4 and 9.1.2 (issue 2388)"
+
+
+def judge(monitor: Monitor, *, rest: bool) -> Verdict:
+    """The verdict on what was seen."""
+    waiting = [part for sq in monitor.sqs.values() for part in _waiting(sq)]
+    pattern = next(filter(None, map(_lost_wakeup, monitor.sqs.values())), None)
+    word: Word
+    if rest and waiting:
+        word = _agreed(waiting)
+    elif rest and monitor.shadows:
+        word = "undecided"
+    elif monitor.findings:
+        parties = {finding.party for finding in monitor.findings}
+        word = parties.pop() if len(parties) == 1 else "undecided"  # type: ignore[assignment]
+    else:
+        word = "undecided" if pattern else "clean"
+    rule = ""
+    if rest and waiting and word in PROGRESS:
+        rule = f"{PROGRESS[word].text} ({PROGRESS[word].ref})"
+    return Verdict(
+        verdict=word,
+        stuck=waiting if rest else [],
+        findings=monitor.findings,
+        pattern=pattern,
+        in_flight=sum(part.count for part in waiting),
+        rule=rule,
+        notes=_notes(monitor, waiting, pattern, word, rest=rest),
+    )
+
+
+def _notes(
+    monitor: Monitor, waiting: list[Stuck], pattern: Pattern | None, word: Word, *, rest: bool
+) -> list[str]:
+    notes = []
+    if rest and not waiting and monitor.shadows:
+        notes.append(
+            "shadow doorbells are on, so an entry that was stored and not rung does not show: "
+            "record it with -device nvme,dbcs=off, or on nvmelab run --doorbells trapped"
+        )
+    elif rest and not waiting:
+        notes.append(
+            "no command is outstanding on this device: what waits, waits for something else"
+        )
+    if pattern and not rest:
+        notes.append(
+            "a healthy run whose log is cut here would look the same; if this is where everything "
+            "stood still, say so with --hung"
+        )
+    if rest and word == "undecided" and waiting:
+        notes.append(
+            "this source shows neither what the host reads nor whether an interrupt reached it: "
+            "let the driver log its interrupts and what it reaps, or run it on nvmelab run"
+        )
+    return notes
+
+
+def _agreed(waiting: Sequence[Stuck]) -> Word:
+    """The one party that certainly has a ball, or the only one that may have all of them. What a
+    host has reaped and not released yet does not show, so a ball that may be its, or the
+    platform's, says nothing against one that is certain."""
+    certain = {part.ball[0] for part in waiting if len(part.ball) == 1}
+    may = certain or set(waiting[0].ball).intersection(*(part.ball for part in waiting))
+    return may.pop() if len(may) == 1 else "undecided"  # type: ignore[return-value]
+
+
+def _waiting(sq: Sq) -> list[Stuck]:
+    """The commands of a queue that are not completed, by where they are."""
+    cq = sq.cq
+    found: list[Stuck] = []
+
+    def add(state: State, ball: list[str], owed: str, lines: Sequence[int]) -> None:
+        if lines:
+            kept = list(lines)[:8]
+            found.append(Stuck(sq.id, sq.entries, state, len(lines), ball, owed, kept))
+
+    full = cq is not None and _surely_full(cq)
+    add("rung", *_of_rung(sq, full), list(sq.rung))
+    flight = [command.fetched for command in sq.flight.values() if not command.parked]
+    add("fetched", ["device"], "finish it", flight)
+    if cq:
+        finished = [command.finished for command in cq.finished if command.sq is sq]
+        if full:
+            add("finished", ["driver", "platform"], "release entries of the full CQ", finished)
+        else:
+            add("finished", ["device"], "post it", finished)
+        posted = [command.finished for command in cq.posted if command.sq is sq]
+        add("posted", ["driver", "platform"], "reap it, and release its entry", posted)
+    return found
+
+
+def _of_rung(sq: Sq, full: bool) -> tuple[list[str], str]:
+    """Who has the ball of entries that are rung and not fetched. A device may be out of requests
+    only because of commands that it does not finish itself, or that a full CQ holds back."""
+    if full and not sq.flight:
+        return ["driver", "platform"], "release entries of the full CQ: its commands hold requests"
+    return ["device"], "fetch it"
+
+
+def _surely_full(cq: Cq) -> bool:
+    return cq.entries is not None and len(cq.posted) >= cq.entries - 1
+
+
+def _lost_wakeup(sq: Sq) -> Pattern | None:
+    """A tail was rung while no request was free, a request became free, and nothing was fetched."""
+    if sq.dry is None or sq.freed is None or not sq.rung:
+        return None
+    rung, dry = sq.dry
+    return Pattern(OVER_COMMITTED, sq.id, rung, dry, sq.freed, sq.rung[-1])

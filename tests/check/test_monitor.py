@@ -1,0 +1,171 @@
+"""The monitor, event by event: what breaks a rule, and what only looks like it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nvmelab.check.monitor import Monitor
+from nvmelab.check.rules import RULES
+from nvmelab.check.verdict import judge
+from nvmelab.trace.qemu_reader import read_log
+
+START = """\
+pci_nvme_mmio_aqattr wrote MMIO, admin queue attributes=0x70007
+pci_nvme_mmio_start_success setting controller enable bit succeeded
+pci_nvme_mmio_doorbell_sq sqid 0 new_tail 1
+pci_nvme_admin_cmd cid 1 sqid 0 opc 0x5 opname 'NVME_ADM_CMD_CREATE_CQ'
+pci_nvme_create_cq create completion queue, addr=0x1000, cqid=1, vector=0, qsize=3, qflags=1, ien=1
+pci_nvme_enqueue_req_completion cid 1 cqid 0 dw0 0x0 dw1 0x0 status 0x0
+pci_nvme_irq_msix raising MSI-X IRQ vector 0
+pci_nvme_mmio_doorbell_cq cqid 0 new_head 1
+pci_nvme_mmio_doorbell_sq sqid 0 new_tail 2
+pci_nvme_admin_cmd cid 2 sqid 0 opc 0x1 opname 'NVME_ADM_CMD_CREATE_SQ'
+pci_nvme_create_sq create submission queue, addr=0x2000, sqid=1, cqid=1, qsize=3, qflags=1
+pci_nvme_enqueue_req_completion cid 2 cqid 0 dw0 0x0 dw1 0x0 status 0x0
+pci_nvme_irq_msix raising MSI-X IRQ vector 0
+pci_nvme_mmio_doorbell_cq cqid 0 new_head 2
+"""
+
+
+def seen(text: str, start: str = START) -> Monitor:
+    monitor = Monitor()
+    read_log([(start + text).encode()], monitor.handlers)
+    return monitor
+
+
+def ring(tail: int, sqid: int = 1) -> str:
+    return f"pci_nvme_mmio_doorbell_sq sqid {sqid} new_tail {tail}\n"
+
+
+def release(head: int) -> str:
+    return f"pci_nvme_mmio_doorbell_cq cqid 1 new_head {head}\n"
+
+
+def fetch(cid: int, sqid: int = 1) -> str:
+    return f"pci_nvme_io_cmd cid {cid} nsid 0x1 sqid {sqid} opc 0x2 opname 'NVME_NVM_CMD_READ'\n"
+
+
+def finish(cid: int) -> str:
+    return f"pci_nvme_enqueue_req_completion cid {cid} cqid 1 dw0 0x0 dw1 0x0 status 0x0\n"
+
+
+IRQ = "pci_nvme_irq_msix raising MSI-X IRQ vector 0\n"
+ROUND = ring(1) + fetch(7) + finish(7) + IRQ + release(1)
+
+TRIPS = [
+    ("sq.fetched-early", ring(1) + fetch(7) + fetch(8)),
+    ("sq.cid-in-use", ring(2) + fetch(7) + fetch(7)),
+    ("cq.unknown-command", ring(1) + fetch(7) + finish(8)),
+    ("cq.unknown-command", ring(1) + fetch(7) + finish(7) + finish(7)),
+    ("doorbell.queue", "pci_nvme_ub_db_wr_invalid_sq tail doorbell of no SQ, sqid=9\n"),
+    ("doorbell.queue", "pci_nvme_ub_db_wr_invalid_cq head doorbell of no CQ, cqid=9\n"),
+    ("doorbell.value", "pci_nvme_ub_db_wr_invalid_sqtail x, sqid=1, new_head=4\n"),
+    ("doorbell.value", "pci_nvme_ub_db_wr_invalid_cqhead x, cqid=1, new_head=4\n"),
+    ("doorbell.aligned", "pci_nvme_ub_db_wr_misaligned x, offset=0x1002\n"),
+]
+
+
+@pytest.mark.parametrize(("rule", "text"), TRIPS)
+def test_a_breach_is_found_with_its_line(rule: str, text: str) -> None:
+    monitor = seen(text)
+    (finding,) = monitor.findings
+    assert (finding.rule, finding.party) == (rule, RULES[rule].party)
+    assert finding.evidence[-1] == (START + text).count("\n")
+    assert judge(monitor, rest=False).verdict == RULES[rule].party
+
+
+@pytest.mark.parametrize("text", ["", ROUND, ROUND + ring(2) + fetch(7) + finish(7) + IRQ])
+def test_a_sound_run_has_none(text: str) -> None:
+    monitor = seen(text)
+    assert monitor.findings == []
+    assert judge(monitor, rest=False).verdict == "clean"
+
+
+@pytest.mark.parametrize("text", [fetch(7) + fetch(8), finish(7), fetch(7) + finish(8)])
+def test_nothing_is_found_where_the_beginning_is_missing(text: str) -> None:
+    assert seen(text, start="").findings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "states"),
+    [
+        (ring(1), "device", ["rung"]),
+        (ring(1) + fetch(7), "device", ["fetched"]),
+        (ring(1) + fetch(7) + finish(7), "device", ["finished"]),
+        (ring(1) + fetch(7) + finish(7) + IRQ, "undecided", ["posted"]),
+        (ROUND, "clean", []),
+        # What a host may have reaped and not released yet is no excuse for not fetching.
+        (ring(2) + fetch(7) + finish(7) + IRQ, "device", ["rung", "posted"]),
+    ],
+)
+def test_who_has_the_ball_at_rest(text: str, word: str, states: list[str]) -> None:
+    verdict = judge(seen(text), rest=True)
+    assert verdict.verdict == word
+    assert [part.state for part in verdict.stuck] == states
+
+
+def test_a_full_completion_queue_is_for_the_host_to_empty() -> None:
+    text = ring(3) + fetch(1) + fetch(2) + fetch(3)
+    text += finish(1) + finish(2) + finish(3) + IRQ + ring(0) + fetch(4) + finish(4) + ring(1)
+    verdict = judge(seen(text), rest=True)
+    assert verdict.verdict == "undecided"
+    assert [(part.state, part.ball) for part in verdict.stuck] == [
+        ("rung", ["driver", "platform"]),
+        ("finished", ["driver", "platform"]),
+        ("posted", ["driver", "platform"]),
+    ]
+    assert judge(seen(text + release(3)), rest=True).verdict == "device"
+
+
+def test_a_reset_forgets_everything() -> None:
+    text = ring(1) + "pci_nvme_mmio_stopped cleared controller enable bit\n"
+    verdict = judge(seen(text), rest=True)
+    assert (verdict.verdict, verdict.stuck) == ("clean", [])
+
+
+def test_a_queue_whose_creation_failed_is_none() -> None:
+    failed = START.replace("cid 2 cqid 0 dw0 0x0 dw1 0x0 status 0x0", "cid 2 cqid 0 status 0x4101")
+    assert 1 not in seen("", start=failed).sqs
+    assert 1 in seen("").sqs
+
+
+def test_a_parked_event_request_is_owed_nothing() -> None:
+    text = "pci_nvme_mmio_doorbell_sq sqid 0 new_tail 3\n"
+    text += "pci_nvme_admin_cmd cid 9 sqid 0 opc 0xc opname 'x'\npci_nvme_aer cid 9\n"
+    verdict = judge(seen(text), rest=True)
+    assert (verdict.verdict, verdict.in_flight) == ("clean", 0)
+
+
+SHADOWS = """\
+pci_nvme_mmio_doorbell_sq sqid 0 new_tail 3
+pci_nvme_admin_cmd cid 3 sqid 0 opc 0x7c opname 'NVME_ADM_CMD_DBBUF_CONFIG'
+pci_nvme_dbbuf_config dbs_addr=0x3000 eis_addr=0x4000
+pci_nvme_enqueue_req_completion cid 3 cqid 0 dw0 0x0 dw1 0x0 status 0x0
+pci_nvme_irq_msix raising MSI-X IRQ vector 0
+pci_nvme_mmio_doorbell_cq cqid 0 new_head 3
+"""
+
+
+@pytest.mark.parametrize(
+    "shadow",
+    [
+        "pci_nvme_update_sq_tail sqid 1 new_tail 2\n",
+        "pci_nvme_shadow_doorbell_sq sqid 1 new_shadow_doorbell 2\n",
+    ],
+)
+def test_with_shadow_doorbells_the_shadow_counts(shadow: str) -> None:
+    assert len(seen(SHADOWS + shadow).sqs[1].rung) == 2
+    late = shadow + fetch(1) + fetch(2) + ring(1)  # a posted write that is older than the store
+    verdict = judge(seen(SHADOWS + late), rest=True)
+    assert [part.state for part in verdict.stuck] == ["fetched"]
+
+
+def test_what_was_stored_and_not_rung_does_not_show() -> None:
+    verdict = judge(seen(SHADOWS), rest=True)
+    assert verdict.verdict == "undecided" and "dbcs=off" in verdict.notes[0]
+    assert judge(seen(SHADOWS), rest=False).verdict == "clean"
+
+
+def test_several_devices_in_one_log_are_noticed() -> None:
+    monitor = seen(START, start=START)
+    assert monitor.twice == (2, 16)

@@ -1,0 +1,64 @@
+"""`nvmelab diagnose`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.check.test_diagnosis import DATA, HANG, SOUND
+from tests.cli.conftest import Invoke, error_of
+
+EXCERPT = str(DATA / "issue-2388-excerpt.log")
+
+
+def test_the_excerpt_in_words(nvmelab: Invoke) -> None:
+    result = nvmelab("diagnose", EXCERPT, "--hung", "--sq-entries", "4")
+    assert result.exit_code == 1
+    said = " ".join(result.stdout.split())  # whatever the width
+    assert said.startswith(
+        "STUCK SQ 1 (4 entries), 2 commands: rung, never fetched, lines 12, 22; device: fetch it "
+    )
+    assert "VERDICT device rule a command that was rung" in said
+    assert "line 17: a request becomes free; nothing is fetched after it" in said
+
+
+def test_the_excerpt_for_a_program(nvmelab: Invoke) -> None:
+    result = nvmelab("diagnose", EXCERPT, "--hung", "--json")
+    said = json.loads(result.stdout)
+    assert (result.exit_code, said["verdict"], said["findings"]) == (1, "device", [])
+    assert said["stuck"][0]["ball"] == "device" and said["stuck"][0]["evidence"] == [12, 22]
+    assert said["pattern"]["evidence"] == [12, 13, 17, 22]
+    said = json.loads(nvmelab("diagnose", EXCERPT, "--json").stdout)
+    assert (said["verdict"], said["stuck"], said["in_flight"]) == ("undecided", [], 3)
+
+
+def test_a_healthy_log_is_clean(nvmelab: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "log.gz"
+    path.write_bytes(gzip.compress(SOUND))
+    result = nvmelab("diagnose", str(path))
+    assert result.exit_code == 0
+    assert result.stdout.startswith("VERDICT  clean")
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (b"", "none is of QEMU's nvme device"),
+        (bytes(range(256)) * 4096, "none is of QEMU's nvme device"),
+        (b"x" * (10 << 20), "none is of QEMU's nvme device"),
+        (b"Linux version 6.12\n" * 100, "none is of QEMU's nvme device"),
+        (gzip.compress(HANG)[:500], "the compressed data is damaged"),
+        (b"\x28\xb5\x2f\xfd" + b"x" * 100, "zstd"),
+        (SOUND + SOUND.replace(b"pci_reset", b"x").replace(b"mmio_stopped", b"x"), "several"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_what_is_no_log(nvmelab: Invoke, tmp_path: Path, contents: bytes | None, said: str) -> None:
+    path = tmp_path / "log"
+    if contents is not None:
+        path.write_bytes(contents)
+    message = error_of(nvmelab("diagnose", str(path)), 2)
+    assert said in message or ("zstd" in said and "damaged" in message)

@@ -14,6 +14,7 @@ from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
 from nvmelab.host.driver import Controller as Driver
 from nvmelab.host.errors import Stuck
+from nvmelab.limits import QTEST_QUIET_PASSES
 from nvmelab.link.base import LinkError
 from nvmelab.link.loop import Loop
 from nvmelab.link.qtest import Qtest, QtestLink, QtestMemory
@@ -179,6 +180,31 @@ def test_time_passes_only_where_the_clock_can_be_stepped() -> None:
         rig.link.settle()
         assert (rig.machine.now > 0) == clock
         rig.link.close()
+
+
+def test_idle_lets_the_device_go_on_without_time_and_advance_passes_just_that(rig: Rig) -> None:
+    driver = Driver(rig.link)
+    driver.start()
+    qpair = driver.create_qpair(entries=4)
+    rig.worker.hold = True
+    before = rig.machine.now
+    qpair.read(slba=0)
+    rig.link.idle()
+    assert rig.worker.held() == 1
+    assert rig.machine.now == before
+    rig.link.advance(37)
+    assert rig.machine.now == before + 37
+    rig.worker.let_go()
+
+
+def test_idle_goes_on_while_something_arrives() -> None:
+    rig = Rig()
+    lines = rig.machine.lines
+    begun = len(lines)
+    rig.link._activity = lambda: min(len(lines) - begun, 40)
+    rig.link.idle()
+    assert lines[begun:] == ["endianness"] * (40 + QTEST_QUIET_PASSES)
+    rig.link.close()
 
 
 def test_wait_for_a_device_at_rest_gives_it_minutes_of_virtual_time_first(rig: Rig) -> None:

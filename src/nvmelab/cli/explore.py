@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -200,9 +202,17 @@ def explore_verb(
         click.echo(result_text(result, story))
         if files:
             replay, script, page = files
-            click.echo(f"replay   nvmelab replay {replay}  |  python {script}  |  open {page}")
+            click.echo(f"replay   nvmelab replay {replay}  |  {_python()} {script}  |  open {page}")
         click.echo(f"nvmelab: {took * 1000:,.0f} ms", err=True)
     sys.exit(1 if story else 0)
+
+
+def _python() -> str:
+    """The interpreter that has nvmelab, as somebody here would type it."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    path = os.path.relpath(sys.executable)
+    return path if not path.startswith("..") else sys.executable
 
 
 def _story(result: Result) -> Story | None:

@@ -15,9 +15,9 @@ from nvmelab.cli.explore import write_file
 from nvmelab.cli.options import Fail
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.narrate import tell
-from nvmelab.explore.remote import NotForThis, replay_on
+from nvmelab.explore.remote import NotForThis, Outcome, replay_on
 from nvmelab.explore.replay import Played, Replay, ReplayError, decode, follow
-from nvmelab.explore.setting import SettingError
+from nvmelab.explore.setting import Setting, SettingError
 from nvmelab.host.errors import DeviceError
 from nvmelab.limits import REPLAY_BYTES_MAX
 from nvmelab.link.base import LinkError
@@ -107,7 +107,25 @@ def _on_target(file: str, replay: Replay, target: str, as_json: bool) -> NoRetur
         click.echo(json.dumps(outcome_json(target, name, outcome)))
     else:
         click.echo(outcome_text(name, replay, outcome))
+        if hint := _forceable(replay.setting, outcome):
+            click.echo(paragraph("next", hint))
     sys.exit(1 if outcome.hang or outcome.error else 0)
+
+
+def _forceable(setting: Setting, outcome: Outcome) -> str:
+    """How to find a run that this device can be forced into; empty where this was one, so that the
+    device has parted from it by what it is."""
+    if not outcome.parted or setting.eager:
+        return ""
+    search = f"nvmelab explore {setting.scenario} --entries {setting.entries} --device"
+    if not outcome.forced:
+        return (
+            f"{search} {setting.device} --eager: a run in which the device always comes first can "
+            "be forced on a device that goes on by itself"
+        )
+    if setting.device == "qemu-5.2":
+        return ""
+    return f"{search} qemu-5.2: a run in the order of this device's timers can be forced on it"
 
 
 def _read(file: str) -> Replay:

@@ -218,7 +218,8 @@ class _Run:
         """How the device differs from the explored system."""
         held, expected = self._storage.held(), len(self._system.in_flight())
         if held != expected:
-            return f"its storage has {held} commands to do, not {expected}"
+            plural = "s" * (held != 1)
+            return f"its storage has {held} command{plural} to do, not {expected}"
         cq = self._qpair.cq
         ours = bytes(self._system.cq_ring)
         theirs = self._link.memory.read(cq.base, cq.entries * CQE_SIZE)

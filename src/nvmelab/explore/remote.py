@@ -219,7 +219,8 @@ class _Run:
         held, expected = self._storage.held(), len(self._system.in_flight())
         if held != expected:
             plural = "s" * (held != 1)
-            return f"its storage has {held} command{plural} to do, not {expected}"
+            commands = "1 command" if held == 1 else f"{held} commands"
+            return f"its storage has {commands} to do, not {expected}"
         cq = self._qpair.cq
         ours = bytes(self._system.cq_ring)
         theirs = self._link.memory.read(cq.base, cq.entries * CQE_SIZE)

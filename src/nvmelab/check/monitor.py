@@ -81,7 +81,7 @@ class Sq:
         self.pool_empty: int | None = None
         """The line that says that no request was free, if the last one about it said so."""
         self.dry: tuple[int, int] | None = None
-        """A doorbell that came while no request was free, and the line that says so."""
+        """A doorbell whose entry waits because no request is free, and the line that says so."""
         self.freed: int | None = None
         """The line that freed a request after that."""
 
@@ -244,6 +244,10 @@ class Monitor:
         if self._pool_next:
             line, empty = self._pool_next
             sq.pool_empty, self._pool_next = line if empty else None, None
+        elif sq.entries is not None and sq.taken >= sq.entries:
+            sq.pool_empty = at
+        if sq.pool_empty and sq.rung:
+            sq.dry = (sq.rung[0], sq.pool_empty)
         if sqid == 0:
             self._last_admin = command
 

@@ -40,7 +40,7 @@ class Pattern(msgspec.Struct, frozen=True):
     name: str
     sqid: int
     rung: int
-    """The line of the tail doorbell that came while no request was free."""
+    """The line of the tail doorbell whose entry waits because no request is free."""
     dry: int
     """The line that says so."""
     freed: int
@@ -169,7 +169,7 @@ def _surely_full(cq: Cq) -> bool:
 
 
 def _lost_wakeup(sq: Sq) -> Pattern | None:
-    """A tail was rung while no request was free, a request became free, and nothing was fetched."""
+    """An entry waits because no request was free, one became free, and nothing was fetched."""
     if sq.dry is None or sq.freed is None or not sq.rung:
         return None
     rung, dry = sq.dry

@@ -218,7 +218,6 @@ class _Run:
         """How the device differs from the explored system."""
         held, expected = self._storage.held(), len(self._system.in_flight())
         if held != expected:
-            plural = "s" * (held != 1)
             commands = "1 command" if held == 1 else f"{held} commands"
             return f"its storage has {commands} to do, not {expected}"
         cq = self._qpair.cq

@@ -1,0 +1,65 @@
+"""The monitor on events as they happen: what a controller of ours emits to its bus.
+
+Logs of QEMU's device have the same events, of which the reader takes the same fields: see
+`trace.qemu_reader`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nvmelab.check.monitor import Monitor
+
+_TAKEN: dict[str, tuple[str, tuple[int, ...]]] = {
+    **{
+        name: (name, fields)
+        for name, fields in {
+            "mmio_doorbell_sq": (0, 1),
+            "mmio_doorbell_cq": (0, 1),
+            "update_sq_tail": (0, 1),
+            "update_cq_head": (0, 1),
+            "del_sq": (0,),
+            "del_cq": (0,),
+            "dbbuf_config": (),
+            "err_cfs": (),
+            "ub_db_wr_misaligned": (0,),
+            "ub_db_wr_invalid_sq": (0,),
+            "ub_db_wr_invalid_cq": (0,),
+            "ub_db_wr_invalid_sqtail": (0, 1),
+            "ub_db_wr_invalid_cqhead": (0, 1),
+        }.items()
+    },
+    "io_cmd": ("command", (0, 2, 3)),
+    "admin_cmd": ("command", (0, 1, 2)),
+    "enqueue_req_completion": ("finished", (0, 1, 4)),
+    "irq_msix": ("interrupt", ()),
+    "irq_masked": ("interrupt", ()),
+    "aer": ("parked", (0,)),
+    "create_sq": ("create_sq", (1, 2, 3)),
+    "create_cq": ("create_cq", (1, 2, 3)),
+    "mmio_aqattr": ("aqattr", (0,)),
+    "mmio_start_success": ("started", ()),
+    "mmio_stopped": ("stopped", ()),
+    "pci_reset": ("reset", ()),
+}
+"""By event: the monitor's handler, and which of the event's values it takes."""
+
+EVENTS = frozenset(_TAKEN)
+
+
+class LiveMonitor:
+    """A listener of a bus, for the events EVENTS. Events are numbered from 1."""
+
+    def __init__(self) -> None:
+        self.monitor = Monitor()
+        self.events = 0
+        self._handlers: dict[str, tuple[Callable[[int, tuple[int, ...]], None], tuple[int, ...]]]
+        self._handlers = {
+            name: (self.monitor.handlers[handler], fields)
+            for name, (handler, fields) in _TAKEN.items()
+        }
+
+    def __call__(self, name: str, values: tuple[object, ...]) -> None:
+        self.events += 1
+        handler, fields = self._handlers[name]
+        handler(self.events, tuple(values[field] for field in fields))  # type: ignore[misc]

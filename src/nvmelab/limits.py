@@ -225,3 +225,9 @@ LOG_LINE_BYTES_MAX = 64 << 10
 
 FINDINGS_MAX = 20
 """Findings of one rule that are kept with their evidence; further ones are counted."""
+
+LIVE_EVENTS_KEPT = 20_000
+"""Events of a guest that are kept to show what a verdict rests on: some 5 MB."""
+
+CHECK_REST_S = 2.0
+"""Seconds without an event after which commands that a guest leaves behind count as stuck."""

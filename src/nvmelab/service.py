@@ -15,11 +15,13 @@ from collections.abc import Callable
 
 import msgspec
 
+from nvmelab.check.live import EVENTS, LiveMonitor
+from nvmelab.check.verdict import Verdict, judge
 from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
-from nvmelab.limits import DOORBELL_IDLE_S, DOORBELL_PAGE_QUEUES, DOORBELL_SPIN_S
+from nvmelab.limits import CHECK_REST_S, DOORBELL_IDLE_S, DOORBELL_PAGE_QUEUES, DOORBELL_SPIN_S
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import Server, ServerError
 from nvmelab.memory import GuestMemory
@@ -29,6 +31,7 @@ from nvmelab.storage.base import Backend, ImageError
 from nvmelab.storage.delayed import DelayedWorker
 from nvmelab.storage.file import CACHE_MODES, CacheMode, FileBackend
 from nvmelab.storage.worker import Worker
+from nvmelab.trace.bus import Bus, Emit
 from nvmelab.trace.file import TraceFile
 
 _log = logging.getLogger("nvmelab.service")
@@ -61,6 +64,7 @@ class Service:
     """Serves one disk on the UNIX socket `socket_path`, from `loop`.
 
     `mapped` offers the doorbell page to the guest. A `schedule` chooses the controller's steps.
+    With `check` the guest and the controller are judged.
     `on_disconnect` is called when a guest is gone. Raises ImageError, ServerError, TraceError and
     ScheduleError, with nothing left behind.
     """
@@ -74,20 +78,21 @@ class Service:
         trace: TraceFile | None = None,
         mapped: bool = False,
         schedule: Schedule | None = None,
+        check: bool = False,
         on_disconnect: Callable[[], None] | None = None,
     ) -> None:
-        assert not ((trace or schedule) and mapped), "a mapped doorbell page hides the order"
+        assert not ((trace or schedule or check) and mapped), "a mapped page hides the order"
         self.disk = disk
         self.socket_path = socket_path
         self.trace = trace
         self.schedule = schedule
+        self.live = LiveMonitor() if check else None
+        self.verdict: Verdict | None = None
+        """On the last guest, once it is gone."""
+        self._event_at = 0.0
         self._loop = loop
-        if mapped and disk.config.io_queues > DOORBELL_PAGE_QUEUES:
-            raise ServerError(
-                f"{disk.path}: the one doorbell page that can be mapped has room for "
-                f"{DOORBELL_PAGE_QUEUES} I/O queue pairs, not {disk.config.io_queues}; "
-                "give a smaller max_ioqpairs=, or leave out --doorbells mapped"
-            )
+        if mapped:
+            _refuse_too_many_queues(disk)
         self._on_disconnect = on_disconnect
         self.left_behind: list[str] = []
         """Queues on which the last guest had commands outstanding when it went, in words."""
@@ -114,7 +119,7 @@ class Service:
                 worker=worker,
                 doorbells=DoorbellPage(page[1], disk.config.io_queues + 1) if page else None,
             )
-            self.controller.trace = trace.bus.emitter if trace else None
+            self.controller.trace = self._emitter()
             self.function = NvmeFunction(self.controller)
             self.server = Server(
                 self.function,
@@ -132,6 +137,13 @@ class Service:
             stack.callback(loop.limit_sleep, self, None)
             self._stack = stack.pop_all()
 
+    def _emitter(self) -> Emit | None:
+        """Where the controller's events go: into the trace, and to the judge."""
+        bus = self.trace.bus if self.trace else Bus()
+        if self.live:
+            bus.subscribe(self.live, EVENTS)
+        return bus.emitter
+
     def close(self) -> None:
         """Disconnect the guest, make the image durable, give everything back."""
         self._stack.close()
@@ -139,6 +151,10 @@ class Service:
     def _guest_gone(self) -> None:
         self.left_behind = outstanding_of(self.controller)
         self.forgotten = forgotten_by(self.controller)
+        if self.live:
+            self.verdict = judge(self.live.monitor, rest=False)
+            if self.verdict.in_flight and time.monotonic() - self._event_at > CHECK_REST_S:
+                self.verdict = judge(self.live.monitor, rest=True)
         if self._on_disconnect:
             self._on_disconnect()
 
@@ -146,23 +162,20 @@ class Service:
         """What the loop calls each time: no more than this service needs."""
         if mapped:
             return self._polling_turn
-        if self.schedule:
-            return self._scheduled_turn
-        return self._traced_turn if self.trace else self.function.run
+        if self.schedule or self.trace or self.live:
+            return self._watched_turn
+        return self.function.run
 
-    def _traced_turn(self) -> bool:
-        """As `function.run`; the log of a turn is in the file before the loop sleeps."""
-        busy = self.function.run()
-        assert self.trace
-        self.trace.flush()
-        return busy
-
-    def _scheduled_turn(self) -> bool:
-        """Steps that are drawn, instead of `function.run`."""
-        assert self.schedule
-        busy = self.schedule.turn(self.controller)
+    def _watched_turn(self) -> bool:
+        """As `function.run`, or steps that are drawn. The log of a turn is in the file before the
+        loop sleeps."""
+        before = self.live.events if self.live else 0
+        schedule = self.schedule
+        busy = schedule.turn(self.controller) if schedule else self.function.run()
         if self.trace:
             self.trace.flush()
+        if self.live and (self.live.events != before or busy):
+            self._event_at = time.monotonic()
         return busy
 
     def _polling_turn(self) -> bool:
@@ -179,6 +192,15 @@ class Service:
             self._polling = enabled
             self._loop.limit_sleep(self, DOORBELL_IDLE_S if enabled else None)
         return bool(busy or (enabled and now < self._active_until))
+
+
+def _refuse_too_many_queues(disk: Disk) -> None:
+    if disk.config.io_queues > DOORBELL_PAGE_QUEUES:
+        raise ServerError(
+            f"{disk.path}: the one doorbell page that can be mapped has room for "
+            f"{DOORBELL_PAGE_QUEUES} I/O queue pairs, not {disk.config.io_queues}; "
+            "give a smaller max_ioqpairs=, or leave out --doorbells mapped"
+        )
 
 
 def _worker(disk: Disk, schedule: Schedule | None) -> Worker:

@@ -50,9 +50,10 @@ def test_it_hangs_on_the_old_rules_and_the_report_says_whose_fault_it_is(
     program: bytes, tmp_path: Path, device: str
 ) -> None:
     log = tmp_path / "schedule.log"
-    options = ("--device", device, *SLOW, "--schedule-file", str(log))
+    options = ("--check", "--device", device, *SLOW, "--schedule-file", str(log))
     outcome = boot(program, tmp_path, 500, *options)
-    assert outcome.status == 0 and outcome.job_status == HANG, outcome.console[-3000:]
+    assert outcome.job_status == HANG, outcome.console[-3000:]
+    assert outcome.status == 1 and "VERDICT  device" in outcome.messages
     assert "OVERCOMMIT hang in burst" in outcome.console
     assert "HANG, and it is the device's: SQ 1: " in outcome.messages
     assert "nothing is scheduled: the device has the ball" in outcome.messages
@@ -62,8 +63,10 @@ def test_it_hangs_on_the_old_rules_and_the_report_says_whose_fault_it_is(
 
 @pytest.mark.parametrize("device", ["nvmelab", "qemu-9.1.2"])
 def test_it_does_not_hang_on_repaired_ones(program: bytes, tmp_path: Path, device: str) -> None:
-    options = ("--device", device, *SLOW, "--schedule-file", str(tmp_path / "schedule.log"))
+    log = tmp_path / "schedule.log"
+    options = ("--check", "--device", device, *SLOW, "--schedule-file", str(log))
     outcome = boot(program, tmp_path, 100, *options)
     assert outcome.status == 0 and outcome.job_status == 0, outcome.console[-3000:]
     assert "OVERCOMMIT ok: 100 bursts of 12 commands, at most 6 were" in outcome.console
+    assert "VERDICT  clean" in outcome.messages
     assert "HANG" not in outcome.messages and "outstanding:" not in outcome.messages

@@ -6,9 +6,11 @@ Logs of QEMU's device have the same events, of which the reader takes the same f
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from nvmelab.check.monitor import Monitor
+from nvmelab.limits import LIVE_EVENTS_KEPT
 
 _TAKEN: dict[str, tuple[str, tuple[int, ...]]] = {
     **{
@@ -53,6 +55,8 @@ class LiveMonitor:
     def __init__(self) -> None:
         self.monitor = Monitor()
         self.events = 0
+        self.recent: deque[tuple[int, str, tuple[object, ...]]] = deque(maxlen=LIVE_EVENTS_KEPT)
+        """The last events with their numbers: what the evidence of a verdict was."""
         self._handlers: dict[str, tuple[Callable[[int, tuple[int, ...]], None], tuple[int, ...]]]
         self._handlers = {
             name: (self.monitor.handlers[handler], fields)
@@ -60,6 +64,7 @@ class LiveMonitor:
         }
 
     def __call__(self, name: str, values: tuple[object, ...]) -> None:
-        self.events += 1
+        number = self.events = self.events + 1
+        self.recent.append((number, name, values))
         handler, fields = self._handlers[name]
-        handler(self.events, tuple(values[field] for field in fields))  # type: ignore[misc]
+        handler(number, tuple([values[field] for field in fields]))  # type: ignore[misc]

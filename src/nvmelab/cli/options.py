@@ -97,6 +97,12 @@ def _refuse_image(option: str, name: str, images: list[str]) -> None:
             raise Fail(f"{option} {name} is an image that is served; name another file")
 
 
+def refuse_blind_check(check: bool, doorbells: str) -> None:
+    """Raises Fail where nothing could be judged."""
+    if check and doorbells == "mapped":
+        raise Fail("--doorbells mapped excludes --check: such doorbells are seen late")
+
+
 def schedules(
     seed: int | None, path: str | None, doorbells: str, disks: list[Disk]
 ) -> list[Schedule | None]:
@@ -180,6 +186,11 @@ _DEVICE_OPTIONS = (
         type=click.Path(dir_okay=False),
         metavar="FILE",
         help="Where the trace goes.  [default: nvmelab-trace.log]",
+    ),
+    click.option(
+        "--check",
+        is_flag=True,
+        help="Judge the guest's driver, and the controller: the summary has the verdict.",
     ),
     click.option(
         "--json",

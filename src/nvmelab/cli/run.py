@@ -18,7 +18,14 @@ from typing import Any
 import click
 import msgspec
 
-from nvmelab.cli.options import Fail, device_options, doorbells_of, schedules, trace_files
+from nvmelab.cli.options import (
+    Fail,
+    device_options,
+    doorbells_of,
+    refuse_blind_check,
+    schedules,
+    trace_files,
+)
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.device.controller import ControllerConfig
 from nvmelab.device.wakeups import WakeupRules
@@ -79,14 +86,15 @@ def run(
     schedule_file: str | None,
     trace: tuple[str, ...],
     trace_file: str | None,
+    check: bool,
     as_json: bool,
     dry_run: bool,
 ) -> None:
     """Run a QEMU command line with each `-device nvme` replaced by our controller on the same
     image. QEMU 10.1 or later.
 
-    The exit status is QEMU's own, or 125 if it could not be run. The summary goes to standard
-    error.
+    The exit status is QEMU's own, or 125 if it could not be run; with --check, 1 if QEMU's is 0 and
+    the verdict is not clean. The summary goes to standard error.
 
     \b
     nvmelab run -- qemu-system-x86_64 -m 2G -nographic \\
@@ -98,6 +106,7 @@ def run(
     try:
         _refuse_misplaced(qemu)
         mode = doorbells_of(persona, doorbells)
+        refuse_blind_check(check, mode)
         plan = rewrite(qemu)
         disks = [
             msgspec.structs.replace(
@@ -118,7 +127,8 @@ def run(
             raise CannotRun(f"{error} (the command is {qemu[0]})") from None
         logs = trace_files(trace, trace_file, mode, [disk.path for disk in disks])
         chosen = schedules(seed, schedule_file, mode, disks)
-        status = _run(plan, disks, logs, chosen, as_json, mapped=mode == "mapped")
+        mapped = mode == "mapped"
+        status = _run(plan, disks, logs, chosen, as_json, mapped=mapped, check=check)
     except _CANNOT as error:
         raise CannotRun(str(error)) from None
     sys.exit(status)
@@ -192,6 +202,7 @@ def _run(
     as_json: bool,
     *,
     mapped: bool,
+    check: bool,
 ) -> int:
     """Serve the disks, run QEMU, report. The exit status is QEMU's."""
     services: list[Service] = []
@@ -201,7 +212,9 @@ def _run(
         stack.callback(loop.close)
         sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(disks))]
         for disk, socket, log, schedule in zip(disks, sockets, logs, chosen, strict=True):
-            service = Service(disk, socket, loop, trace=log, mapped=mapped, schedule=schedule)
+            service = Service(
+                disk, socket, loop, trace=log, mapped=mapped, schedule=schedule, check=check
+            )
             stack.callback(service.close)
             services.append(service)
         for note in plan.notes:
@@ -210,7 +223,8 @@ def _run(
         status = _run_qemu(plan.command(sockets), loop)
     for service in services:
         click.echo(json.dumps(summary(service)) if as_json else summary_table(service), err=True)
-    return status
+    judged = [service.verdict.verdict for service in services if service.verdict]
+    return 1 if status == 0 and set(judged) - {"clean"} else status
 
 
 def _run_qemu(command: list[str], loop: Loop) -> int:

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from nvmelab.cli.options import Fail, device_options, doorbells_of, schedules, trace_files
+from nvmelab.cli.options import (
+    Fail,
+    device_options,
+    doorbells_of,
+    refuse_blind_check,
+    schedules,
+    trace_files,
+)
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.device.controller import ControllerConfig
 from nvmelab.link.loop import Loop
@@ -52,6 +59,7 @@ def serve(
     schedule_file: str | None,
     trace: tuple[str, ...],
     trace_file: str | None,
+    check: bool,
     as_json: bool,
 ) -> None:
     """Serve IMAGE as an NVMe controller to any vfio-user client, until Ctrl-C.
@@ -87,7 +95,9 @@ def serve(
     )
     (trace_log,) = trace_files(trace, trace_file, mode, [image])
     (schedule,) = schedules(seed, schedule_file, mode, [disk])
-    _serve(disk, socket_path, trace_log, schedule, as_json, mapped=mode == "mapped")
+    refuse_blind_check(check, mode)
+    mapped = mode == "mapped"
+    _serve(disk, socket_path, trace_log, schedule, as_json, mapped=mapped, check=check)
 
 
 def _serve(
@@ -98,6 +108,7 @@ def _serve(
     as_json: bool,
     *,
     mapped: bool,
+    check: bool,
 ) -> None:
     """Until a signal ends it; then the summary."""
     loop = Loop()
@@ -109,6 +120,7 @@ def _serve(
             trace=log,
             mapped=mapped,
             schedule=schedule,
+            check=check,
             on_disconnect=lambda: _tell_of_guest(service),
         )
     except (ImageError, ServerError, TraceError, ScheduleError) as error:

@@ -17,57 +17,72 @@ _STATES = {
 
 def diagnosis_text(verdict: Verdict, counts: Counts, *, rest: bool) -> str:
     """Several paragraphs; the verdict is in a line that begins with VERDICT."""
-    lines = [paragraph("STUCK", _stuck(part)) for part in verdict.stuck]
+    lines = verdict_lines(verdict, rest=rest)
+    return "\n".join([*lines, paragraph("log", _log(counts))])
+
+
+def verdict_lines(verdict: Verdict, *, rest: bool, unit: str = "line") -> list[str]:
+    """The same without the log; `unit` is what the numbers of the evidence count."""
+    lines = [paragraph("STUCK", _stuck(part, unit)) for part in verdict.stuck]
     said: str = verdict.verdict
     if said == "clean":
-        said += ": nothing stands still" if rest else ": no rule that the log can show is broken"
+        said += ": nothing stands still" if rest else ": no rule that this can show is broken"
     lines.append(paragraph("VERDICT", said))
     if verdict.rule:
         lines.append(paragraph("rule", verdict.rule))
     for finding in verdict.findings:
-        lines += _finding(finding)
+        lines += _finding(finding, unit)
     if verdict.pattern:
-        lines += _pattern(verdict.pattern)
-    if not rest and verdict.in_flight:
+        lines += _pattern(verdict.pattern, unit)
+    if not verdict.stuck and verdict.in_flight:
         flight = "1 command is" if verdict.in_flight == 1 else f"{verdict.in_flight} commands are"
-        lines.append(paragraph("flight", f"{flight} under way where the log ends"))
-    lines += [paragraph("note", note) for note in verdict.notes]
-    lines.append(paragraph("log", _log(counts)))
-    return "\n".join(lines)
+        lines.append(paragraph("flight", f"{flight} under way at the end"))
+    return lines + [paragraph("note", note) for note in verdict.notes]
 
 
-def _stuck(part: Stuck) -> str:
+def _stuck(part: Stuck, unit: str) -> str:
     size = f" ({part.entries} entries)" if part.entries else ""
     commands = "1 command" if part.count == 1 else f"{part.count} commands"
-    told = f", {_lines(part.evidence)}" + (", ..." if part.count > len(part.evidence) else "")
+    told = f", {_numbers(part.evidence, unit)}" + (", ..." * (part.count > len(part.evidence)))
     ball = " or ".join(part.ball)
     return f"SQ {part.sqid}{size}, {commands}: {_STATES[part.state]}{told}; {ball}: {part.owed}"
 
 
-def _lines(lines: list[int]) -> str:
-    distinct = sorted(set(lines))
-    word = "line" if len(distinct) == 1 else "lines"
-    return f"{word} {', '.join(map(str, distinct))}"
+def _numbers(numbers: list[int], unit: str) -> str:
+    distinct = sorted(set(numbers))
+    return f"{unit}{'s' * (len(distinct) != 1)} {', '.join(map(str, distinct))}"
 
 
-def _finding(finding: Finding) -> list[str]:
+def _finding(finding: Finding, unit: str) -> list[str]:
+    where = _numbers(finding.evidence, unit)
     return [
-        paragraph("FINDING", f"{finding.party}: {finding.text} ({_lines(finding.evidence)})"),
+        paragraph("FINDING", f"{finding.party}: {finding.text} ({where})"),
         paragraph("", f"{finding.rule}, {finding.ref}"),
     ]
 
 
-def _pattern(pattern: Pattern) -> list[str]:
-    rung = f"line {pattern.rung}: the tail of SQ {pattern.sqid} is rung; no request is free"
+def _pattern(pattern: Pattern, unit: str) -> list[str]:
+    rung = f"{unit} {pattern.rung}: the tail of SQ {pattern.sqid} is rung; no request is free"
     if pattern.dry != pattern.rung:
-        rung += f" (line {pattern.dry})"
-    lines = [rung, f"line {pattern.freed}: a request becomes free; nothing is fetched after it"]
+        rung += f" ({unit} {pattern.dry})"
+    lines = [rung, f"{unit} {pattern.freed}: a request becomes free; nothing is fetched after it"]
     if pattern.last_rung > pattern.freed:
-        lines.append(f"line {pattern.last_rung}: the last tail that is rung; nothing is fetched")
+        last = f"{unit} {pattern.last_rung}: the last tail that is rung; nothing is fetched"
+        lines.append(last)
     return [
         paragraph("pattern", f"{pattern.name}: {AFFECTED}"),
         *(paragraph("", line) for line in lines),
     ]
+
+
+def evidence_of(verdict: Verdict) -> list[int]:
+    """The numbers that a verdict rests on, in order."""
+    pattern = verdict.pattern
+    numbers = {number for part in verdict.stuck for number in part.evidence}
+    numbers |= {number for finding in verdict.findings for number in finding.evidence}
+    if pattern:
+        numbers |= {pattern.rung, pattern.dry, pattern.freed, pattern.last_rung}
+    return sorted(numbers)
 
 
 def _log(counts: Counts) -> str:
@@ -81,6 +96,16 @@ def _log(counts: Counts) -> str:
 
 def diagnosis_json(verdict: Verdict, counts: Counts) -> dict[str, object]:
     """One object."""
+    said = verdict_json(verdict)
+    return said | {
+        "lines": counts.lines,
+        "events": counts.events,
+        "damaged": len(counts.damaged),
+    }
+
+
+def verdict_json(verdict: Verdict) -> dict[str, object]:
+    """The same without the log."""
     pattern = verdict.pattern
     return {
         "verdict": verdict.verdict,
@@ -121,7 +146,4 @@ def diagnosis_json(verdict: Verdict, counts: Counts) -> dict[str, object]:
         "in_flight": verdict.in_flight,
         "rule": verdict.rule or None,
         "notes": verdict.notes,
-        "lines": counts.lines,
-        "events": counts.events,
-        "damaged": len(counts.damaged),
     }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from nvmelab.check.live import LiveMonitor
+from nvmelab.check.verdict import Verdict
 from nvmelab.corpus.personas import PERSONAS
+from nvmelab.report.diagnosis import evidence_of, verdict_json, verdict_lines
 from nvmelab.service import Service
 from nvmelab.spec.layout import OpenEnum
 from nvmelab.spec.status import Status
 from nvmelab.storage.file import CACHE_MODES, CacheMode
+from nvmelab.trace.events import EVENTS
 
 
 def size_text(nbytes: int) -> str:
@@ -59,6 +63,7 @@ def summary(service: Service) -> dict[str, object]:
         ),
         "left_outstanding": service.left_behind,
         "forgotten": service.forgotten,
+        "check": verdict_json(service.verdict) if service.verdict else None,
         "aio": service.disk.aio,
         "commands": [
             {
@@ -74,6 +79,21 @@ def summary(service: Service) -> dict[str, object]:
         "interrupts": controller.statistics.interrupts,
         "trace": service.trace.path if service.trace else None,
     }
+
+
+def _check_lines(live: LiveMonitor, verdict: Verdict | None) -> list[str]:
+    """The verdict on the last guest, and the events that it rests on as far as they are kept."""
+    if verdict is None:
+        return ["  check: no guest was there to be judged"]
+    lines = [f"  {line}" for line in verdict_lines(verdict, rest=bool(verdict.stuck), unit="event")]
+    evidence = set(evidence_of(verdict))
+    for number, name, values in live.recent:
+        if number in evidence:
+            lines.append(
+                f"  event {number}: {name} {EVENTS[name].template.format(*values)}".rstrip()
+            )
+    lines.append(f"  check: {live.events:,} events")
+    return lines
 
 
 def summary_table(service: Service) -> str:
@@ -117,6 +137,8 @@ def summary_table(service: Service) -> str:
     for line in service.forgotten:
         lines.append(f"  HANG, and it is the device's: {line}")
         lines.append(f"  ({service.disk.persona}: {PERSONAS[service.disk.persona].text})")
+    if service.live:
+        lines += _check_lines(service.live, service.verdict)
     if service.schedule:
         lines.append(f"  schedule: seed {service.schedule.seed}, {service.schedule.path}")
     if service.trace:

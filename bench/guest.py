@@ -1,11 +1,12 @@
 """fio in one Linux guest: `nvmelab run` against QEMU's own `-device nvme`, on the same image.
 
-    python bench/guest.py [--rounds 3] [--seconds 4] [--cache none] [--entries 2048]
+    python bench/guest.py [--rounds 3] [--seconds 4] [--cache none] [--contenders qemu,trapped]
 
 Needs `make lab`. In each round every contender boots the same guest once, in turn, and runs the
 same fio jobs; the table gives, for each job, the median over the rounds of each contender's IOPS,
-and of the ratio to QEMU's own device within the round. A ratio of a round compares runs that are
-minutes apart at most, on the same machine and image.
+and of the ratio to the first contender within the round, which is QEMU's own device unless others
+are named. A ratio of a round compares runs that are minutes apart at most, on the same machine and
+image.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ CONTENDERS: dict[str, list[str] | None] = {
     "trapped": ["--doorbells", "trapped"],
     "shadow": [],
     "mapped": ["--doorbells", "mapped"],
+    "checked": ["--doorbells", "trapped", "--check"],
 }
+USUAL = "qemu,trapped,shadow,mapped"
 JOBS = [
     (rw, bs, depth)
     for rw in ("randread", "randwrite")
@@ -73,8 +76,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4, help="for each fio job")
     parser.add_argument("--cache", default="none", help="cache= of the -drive")
     parser.add_argument("--size", type=int, default=256, help="MiB of the image")
+    parser.add_argument("--contenders", default=USUAL, help=f"of {', '.join(CONTENDERS)}")
     arguments = parser.parse_args()
-    runs: dict[str, list[dict[tuple[str, str, int], float]]] = {name: [] for name in CONTENDERS}
+    names: list[str] = arguments.contenders.split(",")
+    if not CONTENDERS.keys() >= set(names) or len(names) < 2:
+        parser.error(f"--contenders: two or more of {', '.join(CONTENDERS)}")
+    runs: dict[str, list[dict[tuple[str, str, int], float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(dir=ROOT / ".lab") as name:
         folder = Path(name)
         image = folder / "disk.img"
@@ -86,23 +93,24 @@ def main() -> None:
         disk += [*shared, "-machine", "memory-backend=m"]
         command = guest_command(guest_job(arguments.seconds), folder, disk)
         for number in range(arguments.rounds):
-            for contender, options in CONTENDERS.items():
+            for contender in names:
                 print(f"round {number + 1}, {contender}", file=sys.stderr, flush=True)
-                runs[contender].append(measure(options, command))
+                runs[contender].append(measure(CONTENDERS[contender], command))
     print(f"cache={arguments.cache}, {accelerator()[1]}, {arguments.rounds} rounds\n")
-    ours = [name for name in CONTENDERS if name != "qemu"]
-    print("| fio job | depth | QEMU IOPS |" + "".join(f" {name} IOPS | ratio |" for name in ours))
-    print("|---|---|---|" + "---|---|" * len(ours))
+    first, *others = names
+    print(f"| fio job | depth | {first} IOPS |", end="")
+    print("".join(f" {name} IOPS | ratio |" for name in others))
+    print("|---|---|---|" + "---|---|" * len(others))
     for job in JOBS:
-        iops = {name: statistics.median(run[job] for run in runs[name]) for name in CONTENDERS}
+        iops = {name: statistics.median(run[job] for run in runs[name]) for name in names}
         ratios = {
             name: statistics.median(
-                run[job] / theirs[job] for run, theirs in zip(runs[name], runs["qemu"], strict=True)
+                run[job] / theirs[job] for run, theirs in zip(runs[name], runs[first], strict=True)
             )
-            for name in ours
+            for name in others
         }
-        columns = "".join(f" {iops[name]:,.0f} | {ratios[name]:.2f} |" for name in ours)
-        print(f"| {job[0]} {job[1]} | {job[2]} | {iops['qemu']:,.0f} |{columns}")
+        columns = "".join(f" {iops[name]:,.0f} | {ratios[name]:.2f} |" for name in others)
+        print(f"| {job[0]} {job[1]} | {job[2]} | {iops[first]:,.0f} |{columns}")
     print(json.dumps({name: [{str(k): v for k, v in run.items()} for run in rows]
                       for name, rows in runs.items()}), file=sys.stderr)  # fmt: skip
 

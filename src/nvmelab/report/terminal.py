@@ -85,7 +85,8 @@ def _check_lines(live: LiveMonitor, verdict: Verdict | None) -> list[str]:
     """The verdict on the last guest, and the events that it rests on as far as they are kept."""
     if verdict is None:
         return ["  check: no guest was there to be judged"]
-    lines = [f"  {line}" for line in verdict_lines(verdict, rest=bool(verdict.stuck), unit="event")]
+    said = verdict_lines(verdict, rest=bool(verdict.stuck), unit="event")
+    lines = [f"  {line}" for paragraph in said for line in paragraph.splitlines()]
     evidence = set(evidence_of(verdict))
     for number, name, values in live.recent:
         if number in evidence:

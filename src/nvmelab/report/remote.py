@@ -27,7 +27,25 @@ def outcome_text(name: str, replay: Replay, outcome: Outcome) -> str:
     lines.append(paragraph("rings", outcome.rings))
     if outcome.hang:
         lines.append(paragraph("rule", rule_text(replay.rule, replay.ball)))
+    if more := _next(replay, outcome):
+        lines.append(paragraph("next", more))
     return "\n".join(lines)
+
+
+def _next(replay: Replay, outcome: Outcome) -> str:
+    """How to find a run that can be forced on this device, if that was not one."""
+    setting = replay.setting
+    if not outcome.parted or setting.eager:
+        return ""
+    explore = f"nvmelab explore {setting.scenario} --entries {setting.entries}"
+    if outcome.forced == 0:
+        return (
+            f"{explore} --device {setting.device} --eager: a run in which the device is always "
+            "first can be forced on a device that goes on by itself"
+        )
+    if setting.device != "qemu-5.2":
+        return f"{explore} --device qemu-5.2: a run in the order of its timers can be forced on it"
+    return ""
 
 
 def outcome_json(target: str, name: str, outcome: Outcome) -> dict[str, object]:

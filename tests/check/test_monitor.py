@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.rules import RULES
+from nvmelab.check.rules import RULES, SEEN_BY_EXPLORER, SEEN_IN_LOGS
 from nvmelab.check.verdict import judge
 from nvmelab.trace.qemu_reader import read_log
 
@@ -62,6 +62,22 @@ TRIPS = [
     ("doorbell.value", "pci_nvme_ub_db_wr_invalid_sqtail x, sqid=1, new_head=4\n"),
     ("doorbell.value", "pci_nvme_ub_db_wr_invalid_cqhead x, cqid=1, new_head=4\n"),
     ("doorbell.aligned", "pci_nvme_ub_db_wr_misaligned x, offset=0x1002\n"),
+    ("sq.tail", ring(3) + ring(2)),
+    ("cq.head", release(1)),
+    ("cq.head", ROUND + release(2)),
+    ("registers.admin-queue-enabled", "pci_nvme_mmio_aqattr wrote x attributes=0x70007\n"),
+    ("registers.admin-queue-enabled", "pci_nvme_mmio_asqaddr wrote x address=0x1000\n"),
+    (
+        "registers.admin-queue-enabled",
+        "pci_nvme_mmio_acqaddr_hi wrote x, half=0x0, new_address=0x0\n",
+    ),
+    ("interrupts.mask-with-msix", "pci_nvme_ub_mmiowr_intmask_with_msix words\n"),
+    ("transfer.prp-offset", ring(1) + fetch(7) + "pci_nvme_err_invalid_prp2_align x: 0x1004\n"),
+    ("transfer.prp-offset", ring(1) + fetch(7) + "pci_nvme_err_invalid_prplist_ent x: 0x1004\n"),
+    ("registers.admin-queue-base", "pci_nvme_err_startfail_asq_misaligned x: 0x1010\n"),
+    ("registers.admin-queue-size", "pci_nvme_err_startfail_acqent_sz_zero words\n"),
+    ("registers.page-size", "pci_nvme_err_startfail_page_too_large x, log2size=17, max=16\n"),
+    ("registers.page-size", "pci_nvme_err_startfail_page_too_small x, log2size=11, min=12\n"),
 ]
 
 
@@ -81,7 +97,16 @@ def test_a_sound_run_has_none(text: str) -> None:
     assert judge(monitor, rest=False).verdict == "clean"
 
 
-@pytest.mark.parametrize("text", [fetch(7) + fetch(8), finish(7), fetch(7) + finish(8)])
+def test_every_rule_of_logs_is_tripped_here() -> None:
+    assert {rule for rule, _text in TRIPS} == SEEN_IN_LOGS
+    assert set(RULES) == SEEN_IN_LOGS | SEEN_BY_EXPLORER
+
+
+WITHOUT_BEGINNING = [fetch(7) + fetch(8), finish(7), fetch(7) + finish(8), release(3) + release(1)]
+WITHOUT_BEGINNING += [ring(3) + ring(2), "pci_nvme_mmio_aqattr wrote x attributes=0x70007\n"]
+
+
+@pytest.mark.parametrize("text", WITHOUT_BEGINNING)
 def test_nothing_is_found_where_the_beginning_is_missing(text: str) -> None:
     assert seen(text, start="").findings == []
 

@@ -89,20 +89,18 @@ class Sq:
 class Cq:
     """A completion queue, as far as it is known."""
 
-    __slots__ = ("consumed_at", "entries", "finished", "head", "id", "posted", "room_since")
+    __slots__ = ("entries", "finished", "from_start", "head", "id", "posted")
 
     def __init__(self, id: int, entries: int | None, *, from_start: bool) -> None:
         self.id = id
         self.entries = entries
+        self.from_start = from_start
+        """It was seen from its creation on."""
         self.head = 0 if from_start else None
         self.finished: deque[Command] = deque()
         """Finished and not surely posted, oldest first."""
         self.posted: deque[Command] = deque()
         """Posted, as far as it is known, and not released by the host, oldest first."""
-        self.consumed_at = 0
-        """The line of the last head doorbell."""
-        self.room_since = 0
-        """The line since which it surely had room; 0 if that is not known."""
 
 
 class Monitor:
@@ -141,6 +139,8 @@ class Monitor:
                 "dbbuf_config",
                 *("ub_db_wr_misaligned", "ub_db_wr_invalid_sq", "ub_db_wr_invalid_cq"),
                 *("ub_db_wr_invalid_sqtail", "ub_db_wr_invalid_cqhead"),
+                *("admin_base", "mask_with_msix", "prp_offset"),
+                *("admin_unaligned", "admin_empty", "page_size"),
                 *("fetched_to", "fetching_ends", "pool_after_fetch", "pool_at_post"),
             )
         }
@@ -175,8 +175,11 @@ class Monitor:
     def _update_sq_tail(self, at: int, values: Values) -> None:
         sqid, tail = values
         sq = self._last_rung = self._sq(sqid)
-        for _ in range(_steps(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)):
-            sq.rung.append(at)
+        steps = _steps(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
+        if sq.from_start and sq.entries and len(sq.rung) + steps >= sq.entries:
+            text = f"tail {tail} of SQ {sqid} is rung, over entries that were not fetched"
+            self._find("sq.tail", text, sq.rung[0], at)
+        sq.rung.extend([at] * steps)
         sq.tail = tail
         if sq.entries is not None and sq.rung and sq.taken >= sq.entries and sq.dry is None:
             sq.dry = (at, at)
@@ -190,14 +193,15 @@ class Monitor:
         cq = self._cq(cqid)
         released = _steps(cq.head, head, cq.entries)
         cq.head = head
-        cq.consumed_at = at
         for _ in range(released):
             # What was released was posted.
             if not cq.posted and cq.finished:
                 self._post(cq, at)
             if cq.posted:
                 cq.posted.popleft()
-        cq.room_since = at
+            elif cq.from_start and self._all_from_start(cq):
+                self._find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
+                break
 
     def _ub_db_wr_misaligned(self, at: int, values: Values) -> None:
         self._find("doorbell.aligned", f"a write to {values[0]:#x}, within a doorbell", at)
@@ -294,6 +298,10 @@ class Monitor:
             while cq.finished and not self._full(cq):
                 self._post(cq, at)
 
+    def _all_from_start(self, cq: Cq) -> bool:
+        """Every command that could be completed to it was seen."""
+        return all(sq.from_start for sq in self.sqs.values() if sq.cq is cq)
+
     @staticmethod
     def _full(cq: Cq) -> bool:
         return cq.entries is not None and len(cq.posted) >= cq.entries - 1
@@ -306,9 +314,36 @@ class Monitor:
         if sq.dry and sq.freed is None:
             sq.freed = at
 
+    # Registers, and what the device answered.
+
+    def _admin_base(self, at: int, _values: Values) -> None:
+        if self.enabled:
+            text = "a register of the admin queue is written while the controller is enabled"
+            self._find("registers.admin-queue-enabled", text, self.enabled, at)
+
+    def _admin_unaligned(self, at: int, values: Values) -> None:
+        self._find("registers.admin-queue-base", f"the admin queue's base is {values[0]:#x}", at)
+
+    def _admin_empty(self, at: int, _values: Values) -> None:
+        self._find("registers.admin-queue-size", "enabled with an admin queue of one entry", at)
+
+    def _page_size(self, at: int, values: Values) -> None:
+        size, bound = values
+        text = f"enabled with pages of 2^{size} bytes, and the bound is 2^{bound}"
+        self._find("registers.page-size", text, at)
+
+    def _mask_with_msix(self, at: int, _values: Values) -> None:
+        self._find("interrupts.mask-with-msix", "INTMS or INTMC is written under MSI-X", at)
+
+    def _prp_offset(self, at: int, values: Values) -> None:
+        self._find(
+            "transfer.prp-offset", f"a PRP entry that is not the first is {values[0]:#x}", at
+        )
+
     # Queues.
 
-    def _aqattr(self, _at: int, values: Values) -> None:
+    def _aqattr(self, at: int, values: Values) -> None:
+        self._admin_base(at, ())
         self._admin_entries = ((values[0] & 0xFFF) + 1, (values[0] >> 16 & 0xFFF) + 1)
 
     def _started(self, at: int, _values: Values) -> None:

@@ -108,6 +108,36 @@ RULES: dict[str, Rule] = {
         "a doorbell is written as the 4 bytes that it is",
         "NVMe over PCIe Transport 1.2, 3.1.2 (doorbells)",
     ),
+    "registers.admin-queue-enabled": Rule(
+        "driver",
+        "AQA, ASQ and ACQ are written only while CC.EN is 0",
+        "Base 2.2, 3.1.4.5 (CC.EN)",
+    ),
+    "registers.admin-queue-size": Rule(
+        "driver",
+        "the controller is not enabled with an admin queue of one entry: AQA.ASQS, ACQS are not 0",
+        "Base 2.2, 3.1.4.8 (AQA)",
+    ),
+    "registers.admin-queue-base": Rule(
+        "driver",
+        "ASQ and ACQ are aligned to the memory page that CC.MPS says",
+        "Base 2.2, 3.1.4.9 (ASQ) and 3.1.4.10 (ACQ)",
+    ),
+    "registers.page-size": Rule(
+        "driver",
+        "CC.MPS lies between CAP.MPSMIN and CAP.MPSMAX",
+        "Base 2.2, 3.1.4.1 (CAP)",
+    ),
+    "interrupts.mask-with-msix": Rule(
+        "driver",
+        "INTMS and INTMC are not used while MSI-X is",
+        "Base 2.2, 3.1.4.3 (INTMS) and 3.1.4.4 (INTMC)",
+    ),
+    "transfer.prp-offset": Rule(
+        "driver",
+        "a PRP entry that is not the first one of its command has no offset in its page",
+        "Base 2.2, 4.3.1 (PRP entry, PBAO)",
+    ),
 }
 PROGRESS: dict[str, Rule] = {
     "device": Rule(
@@ -130,3 +160,12 @@ PROGRESS: dict[str, Rule] = {
     ),
 }
 """What a hang breaks, by who has the ball."""
+
+SEEN_IN_LOGS = frozenset(
+    name for name in RULES if name.split(".")[0] not in ("sq", "cq", "data", "device")
+) | {"sq.fetched-early", "sq.cid-in-use", "sq.tail", "cq.head", "cq.unknown-command"}
+"""Rules that the events of a log, or of `run --check`, can show broken. The explorer sees those of
+queues and data, and no others: its driver does nothing else."""
+SEEN_BY_EXPLORER = frozenset(
+    name for name in RULES if name.split(".")[0] in ("sq", "cq", "data", "device")
+)

@@ -14,6 +14,7 @@ _VERBS = {
     "test": ("test", "test"),
     "matrix": ("matrix", "matrix_verb"),
     "diagnose": ("diagnose", "diagnose"),
+    "rules": ("rules", "rules"),
     "explore": ("explore", "explore_verb"),
     "replay": ("replay", "replay_verb"),
     "serve": ("serve", "serve"),
@@ -52,6 +53,7 @@ def cli() -> None:
     nvmelab test qemu:qemu-system-x86_64          our driver and our checks on a device
     nvmelab matrix                                which devices forget a rung queue, at which sizes
     nvmelab diagnose qemu.log --hung              whose fault is the hang in this log
+    nvmelab rules                                 what is judged
     nvmelab explore overcommit --entries 4        every order of events of driver and device
     nvmelab replay hang-4.json                    a run that it has found, once more
     nvmelab serve disk.img --socket nvme.sock     the controller alone, for any vfio-user client

@@ -77,6 +77,19 @@ FORMS: dict[bytes, Form] = {
         "ub_db_wr_invalid_cqhead": _form(
             "ub_db_wr_invalid_cqhead", rf".*?cqid={_N}, new_head={_N}", "dd"
         ),
+        "mmio_asqaddr": _form("admin_base", r""),
+        "mmio_asqaddr_hi": _form("admin_base", r""),
+        "mmio_acqaddr": _form("admin_base", r""),
+        "mmio_acqaddr_hi": _form("admin_base", r""),
+        "ub_mmiowr_intmask_with_msix": _form("mask_with_msix", r""),
+        "err_invalid_prp2_align": _form("prp_offset", rf".*?: *{_X}", "x"),
+        "err_invalid_prplist_ent": _form("prp_offset", rf".*?: *{_X}", "x"),
+        "err_startfail_asq_misaligned": _form("admin_unaligned", rf".*?: *{_X}", "x"),
+        "err_startfail_acq_misaligned": _form("admin_unaligned", rf".*?: *{_X}", "x"),
+        "err_startfail_asqent_sz_zero": _form("admin_empty", r""),
+        "err_startfail_acqent_sz_zero": _form("admin_empty", r""),
+        "err_startfail_page_too_small": _form("page_size", rf".*?log2size={_N}, min={_N}", "dd"),
+        "err_startfail_page_too_large": _form("page_size", rf".*?log2size={_N}, max={_N}", "dd"),
         # The reporter's own.
         "inc_sq_head": _form("fetched_to", rf"new_head {_N}", "d"),
         "process_sq": _form("fetching_ends", r"sq \(([01])\) OR sq->req_list \(([01])\)", "dd"),

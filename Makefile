@@ -31,6 +31,7 @@ bench: .venv/dev lab
 	$(BIN)/python bench/controller.py
 	$(BIN)/python bench/links.py
 	$(BIN)/python bench/explore.py
+	$(BIN)/python bench/diagnose.py
 	$(BIN)/python bench/guest.py
 
 .venv/runtime: pyproject.toml

@@ -223,6 +223,9 @@ LOG_CHUNK_BYTES = 1 << 20
 LOG_LINE_BYTES_MAX = 64 << 10
 """Longest line of a log. The longest that QEMU's nvme device prints has some 200 bytes."""
 
+LOG_MOMENTS_MAX = 500
+"""Moments of a log that its page shows, the last ones: a hang is understood from its end."""
+
 FINDINGS_MAX = 20
 """Findings of one rule that are kept with their evidence; further ones are counted."""
 

@@ -31,7 +31,7 @@ from nvmelab.storage.base import Backend, ImageError
 from nvmelab.storage.delayed import DelayedWorker
 from nvmelab.storage.file import CACHE_MODES, CacheMode, FileBackend
 from nvmelab.storage.worker import Worker
-from nvmelab.trace.bus import Bus, Emit
+from nvmelab.trace.bus import Emit
 from nvmelab.trace.file import TraceFile
 
 _log = logging.getLogger("nvmelab.service")
@@ -139,10 +139,11 @@ class Service:
 
     def _emitter(self) -> Emit | None:
         """Where the controller's events go: into the trace, and to the judge."""
-        bus = self.trace.bus if self.trace else Bus()
+        if self.trace is None:
+            return self.live.emit if self.live else None
         if self.live:
-            bus.subscribe(self.live, EVENTS)
-        return bus.emitter
+            self.trace.bus.subscribe(self.live, EVENTS)
+        return self.trace.bus.emitter
 
     def close(self) -> None:
         """Disconnect the guest, make the image durable, give everything back."""

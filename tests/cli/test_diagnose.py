@@ -19,7 +19,7 @@ def test_the_excerpt_in_words(nvmelab: Invoke) -> None:
     assert result.exit_code == 1
     said = " ".join(result.stdout.split())  # whatever the width
     assert said.startswith(
-        "STUCK SQ 1 (4 entries), 2 commands: rung, never fetched, lines 12, 22; device: fetch it "
+        "STUCK SQ 1 (4 entries), 2 commands: rung, never fetched, lines 12, 22; device: fetch them "
     )
     assert "VERDICT device rule a command that was rung" in said
     assert "line 17: a request becomes free; nothing is fetched after it" in said
@@ -41,6 +41,13 @@ def test_a_healthy_log_is_clean(nvmelab: Invoke, tmp_path: Path) -> None:
     result = nvmelab("diagnose", str(path))
     assert result.exit_code == 0
     assert result.stdout.startswith("VERDICT  clean")
+
+
+def test_the_page_of_a_stuck_queue(nvmelab: Invoke, tmp_path: Path) -> None:
+    page = tmp_path / "hang.html"
+    assert nvmelab("diagnose", EXCERPT, "--hung", "--html", str(page)).exit_code == 1
+    assert "SQ 1: 2 commands rung, never fetched" in page.read_text()
+    assert "none is" in error_of(nvmelab("diagnose", EXCERPT, "--html", str(page)), 2)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
 
 from nvmelab.check.monitor import Monitor
 from nvmelab.limits import LIVE_EVENTS_KEPT
@@ -62,21 +64,34 @@ EVENTS = frozenset(_TAKEN)
 
 
 class LiveMonitor:
-    """A listener of a bus, for the events EVENTS. Events are numbered from 1."""
+    """A monitor of one controller. `emit` is an emitter for it; on a bus with other listeners this
+    is one, for the events EVENTS. Events are numbered from 1."""
 
     def __init__(self) -> None:
         self.monitor = Monitor()
         self.events = 0
-        self.recent: deque[tuple[int, str, tuple[object, ...]]] = deque(maxlen=LIVE_EVENTS_KEPT)
+        self.recent: deque[tuple[int, str, tuple[Any, ...]]] = deque(maxlen=LIVE_EVENTS_KEPT)
         """The last events with their numbers: what the evidence of a verdict was."""
-        self._handlers: dict[str, tuple[Callable[[int, tuple[int, ...]], None], tuple[int, ...]]]
         self._handlers = {
-            name: (self.monitor.handlers[handler], fields)
+            name: (self.monitor.handlers[handler], _picker(fields))
             for name, (handler, fields) in _TAKEN.items()
         }
 
-    def __call__(self, name: str, values: tuple[object, ...]) -> None:
-        number = self.events = self.events + 1
-        self.recent.append((number, name, values))
-        handler, fields = self._handlers[name]
-        handler(number, tuple([values[field] for field in fields]))  # type: ignore[misc]
+    def emit(self, name: str, *values: Any) -> None:
+        """Take an event; others than EVENTS are of no use here."""
+        found = self._handlers.get(name)
+        if found:
+            number = self.events = self.events + 1
+            self.recent.append((number, name, values))
+            handler, pick = found
+            handler(number, pick(values))
+
+    def __call__(self, name: str, values: tuple[Any, ...]) -> None:
+        self.emit(name, *values)
+
+
+def _picker(fields: tuple[int, ...]) -> Callable[[tuple[Any, ...]], tuple[int, ...]]:
+    """What takes these fields of an event's values."""
+    if len(fields) > 1:
+        return itemgetter(*fields)
+    return lambda values: tuple([values[field] for field in fields])

@@ -59,7 +59,7 @@ class Sq:
     """A submission queue, as far as it is known."""
 
     __slots__ = (
-        *("cq", "dry", "entries", "flight", "freed", "from_start", "head", "id"),
+        *("cq", "dry", "entries", "flight", "freed", "from_start", "head", "id", "most"),
         *("pool_empty", "rung", "tail", "taken"),
     )
 
@@ -71,6 +71,8 @@ class Sq:
         """It was seen from its creation on."""
         self.tail = 0 if from_start else None
         self.head: int | None = 0 if from_start else None
+        self.most = 0
+        """The largest tail that was rung."""
         self.rung: deque[int] = deque()
         """For each entry that was rung and not fetched, the line of the doorbell that told of it,
         oldest first."""
@@ -89,7 +91,7 @@ class Sq:
 class Cq:
     """A completion queue, as far as it is known."""
 
-    __slots__ = ("entries", "finished", "from_start", "head", "id", "posted")
+    __slots__ = ("entries", "finished", "from_start", "head", "id", "most", "posted")
 
     def __init__(self, id: int, entries: int | None, *, from_start: bool) -> None:
         self.id = id
@@ -97,6 +99,8 @@ class Cq:
         self.from_start = from_start
         """It was seen from its creation on."""
         self.head = 0 if from_start else None
+        self.most = 0
+        """The largest head that was rung."""
         self.finished: deque[Command] = deque()
         """Finished and not surely posted, oldest first."""
         self.posted: deque[Command] = deque()
@@ -110,7 +114,7 @@ class Monitor:
     """
 
     def __init__(self, sq_entries: int | None = None) -> None:
-        self._default = sq_entries
+        self.sq_entries = sq_entries
         self.sqs: dict[int, Sq] = {}
         self.cqs: dict[int, Cq] = {}
         self.findings: list[Finding] = []
@@ -153,7 +157,7 @@ class Monitor:
     def _sq(self, sqid: int) -> Sq:
         sq = self.sqs.get(sqid)
         if sq is None:
-            entries = self._default if sqid else None
+            entries = self.sq_entries if sqid else None
             # Without its creation, a queue is taken for one with a CQ of the same number.
             sq = self.sqs[sqid] = Sq(sqid, self._cq(sqid), entries, from_start=False)
         return sq
@@ -161,7 +165,7 @@ class Monitor:
     def _cq(self, cqid: int) -> Cq:
         cq = self.cqs.get(cqid)
         if cq is None:
-            entries = self._default if cqid else None
+            entries = self.sq_entries if cqid else None
             cq = self.cqs[cqid] = Cq(cqid, entries, from_start=False)
         return cq
 
@@ -181,6 +185,8 @@ class Monitor:
             self._find("sq.tail", text, sq.rung[0], at)
         sq.rung.extend([at] * steps)
         sq.tail = tail
+        if tail > sq.most:
+            sq.most = tail
         if sq.entries is not None and sq.rung and sq.taken >= sq.entries and sq.dry is None:
             sq.dry = (at, at)
 
@@ -193,6 +199,8 @@ class Monitor:
         cq = self._cq(cqid)
         released = _steps(cq.head, head, cq.entries)
         cq.head = head
+        if head > cq.most:
+            cq.most = head
         for _ in range(released):
             # What was released was posted.
             if not cq.posted and cq.finished:

@@ -144,7 +144,7 @@ def _waiting(sq: Sq) -> list[Stuck]:
     full = cq is not None and _surely_full(cq)
     add("rung", *_of_rung(sq, full), list(sq.rung))
     flight = [command.fetched for command in sq.flight.values() if not command.parked]
-    add("fetched", ["device"], "finish it", flight)
+    add("fetched", ["device"], "finish it" if len(flight) == 1 else "finish them", flight)
     if cq:
         finished = [command.finished for command in cq.finished if command.sq is sq]
         if full:
@@ -161,7 +161,7 @@ def _of_rung(sq: Sq, full: bool) -> tuple[list[str], str]:
     only because of commands that it does not finish itself, or that a full CQ holds back."""
     if full and not sq.flight:
         return ["driver", "platform"], "release entries of the full CQ: its commands hold requests"
-    return ["device"], "fetch it"
+    return ["device"], "fetch it" if len(sq.rung) == 1 else "fetch them"
 
 
 def _surely_full(cq: Cq) -> bool:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import click
 
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.verdict import judge
+from nvmelab.check.verdict import Verdict, judge
+from nvmelab.cli.explore import write_file
 from nvmelab.cli.options import Fail
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
+from nvmelab.report.log_story import log_story
+from nvmelab.report.story_page import story_page
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
 
@@ -24,8 +28,16 @@ from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
     metavar="N",
     help="Entries of the I/O queues whose creation is not in the log.",
 )
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a page that shows the end of a queue that is stuck, line by line.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def diagnose(log: str, hung: bool, sq_entries: int | None, as_json: bool) -> None:
+def diagnose(
+    log: str, hung: bool, sq_entries: int | None, html: Path | None, as_json: bool
+) -> None:
     """Judge the log of QEMU's nvme device, or of ours: who broke which rule; or, with --hung, who
     must act and does not. LOG may be compressed (gzip, zstd), and - is standard input.
 
@@ -36,18 +48,34 @@ def diagnose(log: str, hung: bool, sq_entries: int | None, as_json: bool) -> Non
     Exit status 0 for clean, 1 for any other verdict, 2 if there is no such log.
 
     \b
-    nvmelab diagnose qemu.log --hung
+    nvmelab diagnose qemu.log --hung --html hang.html
     nvmelab diagnose excerpt.log --hung --sq-entries 4 --json
     zcat qemu.log.gz | nvmelab diagnose -
     """
     monitor = Monitor(sq_entries)
     counts = _read(log, monitor)
     verdict = judge(monitor, rest=hung)
+    if html:
+        _write_page(log, html, verdict, monitor)
     if as_json:
         click.echo(json.dumps(diagnosis_json(verdict, counts)))
     else:
         click.echo(diagnosis_text(verdict, counts, rest=hung))
     sys.exit(0 if verdict.verdict == "clean" else 1)
+
+
+def _write_page(log: str, html: Path, verdict: Verdict, monitor: Monitor) -> None:
+    """The page of the first queue that is stuck. Raises Fail."""
+    if not verdict.stuck:
+        raise Fail("--html shows a queue that is stuck, and none is; say --hung if the log is hung")
+    if log == "-":
+        raise Fail("--html reads the log twice: give a file")
+    try:
+        with open_log(log) as stream:
+            told = log_story(chunks_of(stream.read), verdict, verdict.stuck[0], monitor)
+    except LogError as error:
+        raise Fail(str(error)) from None
+    write_file(html, story_page(told).encode())
 
 
 def _read(log: str, monitor: Monitor) -> Counts:

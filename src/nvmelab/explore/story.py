@@ -1,4 +1,5 @@
-"""A run of the explored system told step by step: what the page, the terminal and `--json` show.
+"""A run told step by step: what the page, the terminal and `--json` show. Of the explored system,
+which knows everything, or of a log, which does not: what is None is not known.
 
 Plain data: `msgspec.to_builtins` and `msgspec.json` work on it. Commands have letters, in the order
 in which they were submitted: A, B, ... Z, AA, ...
@@ -41,7 +42,7 @@ class CqSlot(msgspec.Struct, frozen=True):
     command: str = ""
     """The letter of what was last posted there; empty if nothing was."""
     sqhd: int = 0
-    phase: int = 0
+    phase: int | None = 0
     state: Literal["free", "posted", "reaped"] = "free"
     """`reaped`: read by the driver, and not released by the head doorbell yet."""
 
@@ -55,9 +56,9 @@ class Sq(msgspec.Struct, frozen=True):
     """Where the driver writes next."""
     tail_doorbell: int
     """What the device was last told."""
-    head: int
+    head: int | None
     """What the device fetches next."""
-    known_head: int
+    known_head: int | None
     """The last SQ Head Pointer that the driver has from a completion."""
 
 
@@ -66,9 +67,9 @@ class Cq(msgspec.Struct, frozen=True):
 
     qid: int
     slots: list[CqSlot]
-    tail: int
+    tail: int | None
     """Where the device posts next."""
-    phase: int
+    phase: int | None
     """The phase tag that the device gives to what it posts next."""
     head: int
     """What the driver looks at next."""
@@ -80,7 +81,7 @@ class Pool(msgspec.Struct, frozen=True):
     """The requests of a submission queue inside the device: a command holds one from its fetch to
     the posting of its completion."""
 
-    size: int
+    size: int | None
     in_flight: list[str]
     """Letters of the commands at the storage, oldest fetch first."""
     finished: list[str]
@@ -100,12 +101,14 @@ class Moment(msgspec.Struct, frozen=True):
     sq: Sq
     cq: Cq
     pool: Pool
-    wakeups: list[str]
+    wakeups: list[str] | None
     """Steps of the device that something has scheduled and that were not taken yet, in words:
     `fetch sq 1`. What a device decides from its state alone is listed when it is enabled."""
     interrupt: Literal["none", "raised", "in service"]
     outstanding: list[str]
     """Letters of the commands submitted and not reaped."""
+    line: int | None = None
+    """The line of the log that tells of it."""
 
 
 class Story(msgspec.Struct, frozen=True):
@@ -130,8 +133,8 @@ class Story(msgspec.Struct, frozen=True):
     """Why it does not happen, in two or three sentences; empty if there is no more to say."""
     rule: str
     """The rule that is broken, with document, revision and section."""
-    shortest: bool
-    """No shorter run shows this (found by exhaustive search)."""
+    shortest: bool | None
+    """No shorter run shows this (found by exhaustive search). None: nobody looked for one."""
     moments: list[Moment]
     glossary: dict[str, str] = {}
     """Terms that a driver author may not know, each in a sentence."""

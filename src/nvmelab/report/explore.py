@@ -35,9 +35,10 @@ def story_lines(story: Story) -> list[str]:
 def _step_lines(moment: Moment, width: int) -> list[str]:
     rung = sum(slot.state == "rung" for slot in moment.sq.slots)
     posted = sum(slot.state != "free" for slot in moment.cq.slots)
-    free = moment.pool.size - len(moment.pool.in_flight) - len(moment.pool.finished)
+    pool = moment.pool
+    free = (pool.size or 0) - len(pool.in_flight) - len(pool.finished)
     first, *rest = textwrap.wrap(moment.text, width) or [""]
-    scheduled = ", ".join(moment.wakeups) or "-"
+    scheduled = ", ".join(moment.wakeups or []) or "-"
     head = f"{moment.number:>4}  {moment.actor:<9}{first:<{width}}  {rung:>7}{free:>6}{posted:>7}"
     return [f"{head}  {scheduled}", *(f"{'':>15}{line}" for line in rest)]
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 from nvmelab.check.live import EVENTS, LiveMonitor
+from nvmelab.check.monitor import Finding
 from nvmelab.check.verdict import Verdict, judge
 from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.doorbells import DoorbellPage
@@ -89,6 +90,9 @@ class Service:
         self.live = LiveMonitor() if check else None
         self.verdict: Verdict | None = None
         """On the last guest, once it is gone."""
+        self.on_finding: Callable[[Finding], None] | None = None
+        """Called once, with the first finding of `check`."""
+        self._events = 0
         self._event_at = 0.0
         self._loop = loop
         if mapped:
@@ -170,13 +174,16 @@ class Service:
     def _watched_turn(self) -> bool:
         """As `function.run`, or steps that are drawn. The log of a turn is in the file before the
         loop sleeps."""
-        before = self.live.events if self.live else 0
         schedule = self.schedule
         busy = schedule.turn(self.controller) if schedule else self.function.run()
         if self.trace:
             self.trace.flush()
-        if self.live and (self.live.events != before or busy):
+        if self.live and self.live.events != self._events:
+            self._events = self.live.events  # some of them are of messages before this turn
             self._event_at = time.monotonic()
+            if self.on_finding and self.live.monitor.findings:
+                told, self.on_finding = self.on_finding, None
+                told(self.live.monitor.findings[0])
         return busy
 
     def _polling_turn(self) -> bool:

@@ -244,6 +244,7 @@ def test_trace_of_qemus_own_device_is_noted(nvmelab: Invoke, qemu: Path, image: 
         (("--device", "qemu-9.0", "--doorbells", "mapped"), "has no mapped doorbells"),
         (("--schedule", "seed:1", "--doorbells", "mapped"), "excludes --schedule"),
         (("--check", "--doorbells", "mapped"), "excludes --check"),
+        (("--check=now",), "'now'"),
         (("--device", "other"), "other"),
     ],
 )

@@ -71,3 +71,8 @@ def test_signal_ends_it_with_a_summary_and_no_socket(
     assert server.returncode == 0
     assert json.loads(rest.splitlines()[-1])["commands"] == []
     assert not path.exists()
+
+
+def test_a_server_cannot_stop_somebody_elses_guest(nvmelab: Invoke, image: Path) -> None:
+    words = ("serve", str(image), "--socket", "nvme.sock", "--check=stop")
+    assert "use nvmelab run" in error_of(nvmelab(*words), 2)

@@ -71,6 +71,10 @@ class Monitor:
             assert "error" not in answer
         return answer["return"]
 
+    def wait_for(self, event: str) -> None:
+        while json.loads(self._lines.readline()).get("event") != event:
+            pass
+
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Monitor:
@@ -297,3 +301,34 @@ def _hostile_bytes(dice: random.Random) -> bytes:
         return body
     size = dice.choice([len(body) + 16, dice.randrange(1 << 32)])
     return struct.pack("<HHIII", 1, dice.randrange(20), size, dice.randrange(64), 0) + body
+
+
+def test_a_finding_stops_the_guest(tmp_path: Path, monitor: Monitor, image: Path) -> None:
+    """A doorbell of no queue, written by a guest without a driver."""
+    job = """
+    device=$(grep -l 0x010802 /sys/bus/pci/devices/*/class); device=${device%/class}
+    printf '\\006' | dd of=$device/config bs=1 seek=4 conv=notrunc 2>/dev/null
+    read -r bar0 rest < $device/resource
+    devmem $((bar0 + 0x1000 + 8 * 9)) 32 1
+    sleep 60  # it is stopped long before
+    """
+    command = guest_command(job, tmp_path, nvme_disk(image))
+    process = subprocess.Popen(
+        [*NVMELAB, "run", "--check=stop", "--", *command, *monitor.options()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    monitor.connect()
+    assert process.stderr
+    line = next(line for line in process.stderr if "the guest is stopped" in line)
+    assert "driver: the tail doorbell of SQ 9, which is none (doorbell.queue, Base 2.2" in line
+    monitor.wait_for("STOP")
+    status = monitor.execute("query-status")
+    assert isinstance(status, dict) and status["status"] == "paused"
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    assert "VERDICT  driver" in messages

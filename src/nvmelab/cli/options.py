@@ -97,7 +97,7 @@ def _refuse_image(option: str, name: str, images: list[str]) -> None:
             raise Fail(f"{option} {name} is an image that is served; name another file")
 
 
-def refuse_blind_check(check: bool, doorbells: str) -> None:
+def refuse_blind_check(check: str | None, doorbells: str) -> None:
     """Raises Fail where nothing could be judged."""
     if check and doorbells == "mapped":
         raise Fail("--doorbells mapped excludes --check: such doorbells are seen late")
@@ -189,8 +189,11 @@ _DEVICE_OPTIONS = (
     ),
     click.option(
         "--check",
-        is_flag=True,
-        help="Judge the guest's driver, and the controller: the summary has the verdict.",
+        is_flag=False,
+        flag_value="note",
+        type=click.Choice(["note", "stop"]),
+        help="Judge the guest's driver, and the controller: the summary has the verdict. "
+        "--check=stop stops the guest at the first finding (run only).",
     ),
     click.option(
         "--json",

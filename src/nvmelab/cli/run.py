@@ -12,12 +12,14 @@ import sys
 import tempfile
 import termios
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import click
 import msgspec
 
+from nvmelab.check.monitor import Finding
 from nvmelab.cli.options import (
     Fail,
     device_options,
@@ -37,6 +39,7 @@ from nvmelab.qemu.machine import die_with_parent
 from nvmelab.report.terminal import summary, summary_table
 from nvmelab.schedule import Schedule, ScheduleError
 from nvmelab.service import Disk, Service
+from nvmelab.stopper import GuestStopper
 from nvmelab.storage.base import ImageError
 from nvmelab.storage.file import CacheMode
 from nvmelab.trace.file import TraceError, TraceFile
@@ -86,7 +89,7 @@ def run(
     schedule_file: str | None,
     trace: tuple[str, ...],
     trace_file: str | None,
-    check: bool,
+    check: str | None,
     as_json: bool,
     dry_run: bool,
 ) -> None:
@@ -202,7 +205,7 @@ def _run(
     as_json: bool,
     *,
     mapped: bool,
-    check: bool,
+    check: str | None,
 ) -> int:
     """Serve the disks, run QEMU, report. The exit status is QEMU's."""
     services: list[Service] = []
@@ -213,18 +216,34 @@ def _run(
         sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(disks))]
         for disk, socket, log, schedule in zip(disks, sockets, logs, chosen, strict=True):
             service = Service(
-                disk, socket, loop, trace=log, mapped=mapped, schedule=schedule, check=check
+                disk, socket, loop, trace=log, mapped=mapped, schedule=schedule, check=bool(check)
             )
             stack.callback(service.close)
             services.append(service)
         for note in plan.notes:
             click.echo(f"nvmelab: {note}", err=True)
+        command = plan.command(sockets)
+        if check == "stop":
+            stopper = GuestStopper(os.path.join(folder, "qmp.sock"), loop)
+            stack.callback(stopper.close)
+            command += stopper.arguments
+            for service in services:
+                service.on_finding = partial(_stop_guest, stopper)
         stack.enter_context(_terminal_restored())
-        status = _run_qemu(plan.command(sockets), loop)
+        status = _run_qemu(command, loop)
     for service in services:
         click.echo(json.dumps(summary(service)) if as_json else summary_table(service), err=True)
     judged = [service.verdict.verdict for service in services if service.verdict]
     return 1 if status == 0 and set(judged) - {"clean"} else status
+
+
+def _stop_guest(stopper: GuestStopper, finding: Finding) -> None:
+    stopper.stop()
+    click.echo(
+        f"nvmelab: the guest is stopped: {finding.party}: {finding.text} ({finding.rule}, "
+        f"{finding.ref}); Ctrl-C ends it",
+        err=True,
+    )
 
 
 def _run_qemu(command: list[str], loop: Loop) -> int:

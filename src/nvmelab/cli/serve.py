@@ -59,7 +59,7 @@ def serve(
     schedule_file: str | None,
     trace: tuple[str, ...],
     trace_file: str | None,
-    check: bool,
+    check: str | None,
     as_json: bool,
 ) -> None:
     """Serve IMAGE as an NVMe controller to any vfio-user client, until Ctrl-C.
@@ -96,8 +96,10 @@ def serve(
     (trace_log,) = trace_files(trace, trace_file, mode, [image])
     (schedule,) = schedules(seed, schedule_file, mode, [disk])
     refuse_blind_check(check, mode)
+    if check == "stop":
+        raise Fail("--check=stop needs a QEMU of ours: use nvmelab run")
     mapped = mode == "mapped"
-    _serve(disk, socket_path, trace_log, schedule, as_json, mapped=mapped, check=check)
+    _serve(disk, socket_path, trace_log, schedule, as_json, mapped=mapped, check=check is not None)
 
 
 def _serve(

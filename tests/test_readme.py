@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,6 +29,24 @@ def test_demo_prints_what_the_readme_says(tmp_path: Path) -> None:
 
     # One seed gives one result, so even the numbers are the same.
     assert printed == found[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/diagnosing.md"])
+def test_the_diagnosis_of_the_excerpt_is_what_is_printed(page: str) -> None:
+    found = re.search(
+        r"^\$ (?:\.venv/bin/)?nvmelab (diagnose tests/data/\S+ .*)\n((?:.*\n)*?)```$",
+        (ROOT / page).read_text(),
+        re.MULTILINE,
+    )
+    assert found
+    done = subprocess.run(
+        [sys.executable, "-m", "nvmelab", *found[1].split()],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
+    )
+    assert (done.stdout, done.returncode) == (found[2], 1)
 
 
 def test_every_page_that_is_linked_exists() -> None:

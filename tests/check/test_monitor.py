@@ -191,6 +191,19 @@ def test_what_was_stored_and_not_rung_does_not_show() -> None:
     assert judge(seen(SHADOWS), rest=False).verdict == "clean"
 
 
+def test_a_queue_of_a_cut_log_may_have_any_completion_queue() -> None:
+    text = fetch(7, sqid=3) + finish(7) + IRQ + release(1)  # SQ 3 on CQ 1
+    verdict = judge(seen(text, start=""), rest=True)
+    assert (verdict.verdict, verdict.stuck) == ("clean", [])
+
+
+def test_a_completion_that_may_be_of_two_queues_accuses_nobody() -> None:
+    text = fetch(7, sqid=3) + fetch(7, sqid=4) + finish(7) + IRQ + release(1)
+    verdict = judge(seen(text, start=""), rest=True)
+    assert verdict.verdict == "undecided" and "in line 3" in verdict.notes[0]
+    assert judge(seen(text, start=""), rest=False).verdict == "clean"
+
+
 def test_several_devices_in_one_log_are_noticed() -> None:
     monitor = seen(START, start=START)
     assert monitor.twice == (2, 16)

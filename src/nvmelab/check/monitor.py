@@ -126,6 +126,8 @@ class Monitor:
         """The line that enabled the controller; 0 if it is not, or not known to be."""
         self.shadows = 0
         """The line that switched shadow doorbells on; 0 if they are off."""
+        self.unsure = 0
+        """The first completion that may be of several queues, whose creation was not seen."""
         self.twice: tuple[int, int] | None = None
         """Two lines that enable a controller with no reset between them."""
         self._admin_entries: tuple[int, int] | None = None
@@ -158,7 +160,8 @@ class Monitor:
         sq = self.sqs.get(sqid)
         if sq is None:
             entries = self.sq_entries if sqid else None
-            # Without its creation, a queue is taken for one with a CQ of the same number.
+            # Without its creation, a queue is taken for one with a CQ of the same number, until a
+            # completion says otherwise.
             sq = self.sqs[sqid] = Sq(sqid, self._cq(sqid), entries, from_start=False)
         return sq
 
@@ -207,7 +210,7 @@ class Monitor:
                 self._post(cq, at)
             if cq.posted:
                 cq.posted.popleft()
-            elif cq.from_start and self._all_from_start(cq):
+            elif cq.from_start and self._all_from_start():
                 self._find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
                 break
 
@@ -279,8 +282,11 @@ class Monitor:
         cq = self._cq(cqid)
         sqs = [sq for sq in self.sqs.values() if sq.cq is cq and cid in sq.flight]
         if not sqs:
+            sqs = [sq for sq in self.sqs.values() if not sq.from_start and cid in sq.flight]
+            self.unsure = self.unsure or (at if len(sqs) > 1 else 0)
+        if not sqs:
             known = [sq for sq in self.sqs.values() if sq.cq is cq]
-            if known and all(sq.from_start for sq in known):
+            if known and self._all_from_start():
                 self._find(
                     "cq.unknown-command",
                     f"CID {cid:#x} is finished for CQ {cqid}, and no such command was fetched",
@@ -290,6 +296,7 @@ class Monitor:
                 self._last_finished = known[0]
             return
         sq = min(sqs, key=lambda sq: sq.flight[cid].fetched)
+        sq.cq = cq
         command = sq.flight.pop(cid)
         command.finished = at
         if command.parked:
@@ -306,9 +313,9 @@ class Monitor:
             while cq.finished and not self._full(cq):
                 self._post(cq, at)
 
-    def _all_from_start(self, cq: Cq) -> bool:
-        """Every command that could be completed to it was seen."""
-        return all(sq.from_start for sq in self.sqs.values() if sq.cq is cq)
+    def _all_from_start(self) -> bool:
+        """Every command that could be completed was seen."""
+        return all(sq.from_start for sq in self.sqs.values())
 
     @staticmethod
     def _full(cq: Cq) -> bool:

@@ -70,7 +70,8 @@ AFFECTED = "QEMU before 7.2.15, 8.2.8, 9.0.4 and 9.1.2 (issue 2388)"
 
 def judge(monitor: Monitor, *, rest: bool) -> Verdict:
     """The verdict on what was seen."""
-    waiting = [part for sq in monitor.sqs.values() for part in _waiting(sq)]
+    unsure = monitor.unsure > 0
+    waiting = [part for sq in monitor.sqs.values() for part in _waiting(sq, unsure=unsure)]
     pattern = next(filter(None, map(_lost_wakeup, monitor.sqs.values())), None)
     word: Word
     if rest and waiting:
@@ -114,6 +115,11 @@ def _notes(
             "a healthy run whose log is cut here would look the same; if this is where everything "
             "stood still, say so with --hung"
         )
+    if rest and monitor.unsure and any(not sq.from_start for sq in monitor.sqs.values()):
+        notes.append(
+            f"the completion in line {monitor.unsure} may be of several queues, whose creation is "
+            "not in the log: record it from the start of the driver on"
+        )
     if rest and word == "undecided" and waiting:
         notes.append(
             "this source shows neither what the host reads nor whether an interrupt reached it: "
@@ -131,8 +137,9 @@ def _agreed(waiting: Sequence[Stuck]) -> Word:
     return may.pop() if len(may) == 1 else "undecided"  # type: ignore[return-value]
 
 
-def _waiting(sq: Sq) -> list[Stuck]:
-    """The commands of a queue that are not completed, by where they are."""
+def _waiting(sq: Sq, *, unsure: bool) -> list[Stuck]:
+    """The commands of a queue that are not completed, by where they are. `unsure`: some completion
+    may have been taken for that of another queue."""
     cq = sq.cq
     found: list[Stuck] = []
 
@@ -144,7 +151,8 @@ def _waiting(sq: Sq) -> list[Stuck]:
     full = cq is not None and _surely_full(cq)
     add("rung", *_of_rung(sq, full), list(sq.rung))
     flight = [command.fetched for command in sq.flight.values() if not command.parked]
-    add("fetched", ["device"], "finish it" if len(flight) == 1 else "finish them", flight)
+    party = ["device"] if sq.from_start or not unsure else ["driver", "device", "platform"]
+    add("fetched", party, "finish it" if len(flight) == 1 else "finish them", flight)
     if cq:
         finished = [command.finished for command in cq.finished if command.sq is sq]
         if full:

@@ -142,6 +142,22 @@ def test_a_full_completion_queue_is_for_the_host_to_empty() -> None:
     assert judge(seen(text + release(3)), rest=True).verdict == "device"
 
 
+def test_a_queue_with_an_impossible_tail_is_the_drivers() -> None:
+    bad = "pci_nvme_ub_db_wr_invalid_sqtail x, sqid=1, new_head=4\n"
+    verdict = judge(seen(ring(1) + bad), rest=True)
+    assert verdict.verdict == "driver" and verdict.stuck[0].state == "rung"
+    # QEMU's device ignores such a doorbell: what it fetches afterwards it owes.
+    verdict = judge(seen(ring(2) + bad + fetch(7) + finish(7) + IRQ + release(1)), rest=True)
+    assert verdict.verdict == "device"
+
+
+def test_nothing_is_owed_by_a_controller_that_has_failed() -> None:
+    verdict = judge(seen(ring(1) + "pci_nvme_err_cfs words\n"), rest=True)
+    assert verdict.verdict == "undecided" and "CSTS.CFS" in verdict.notes[0]
+    reset = "pci_nvme_mmio_stopped words\npci_nvme_mmio_start_success words\n"
+    assert judge(seen("pci_nvme_err_cfs words\n" + reset), rest=True).verdict == "clean"
+
+
 def test_a_reset_forgets_everything() -> None:
     text = ring(1) + "pci_nvme_mmio_stopped cleared controller enable bit\n"
     verdict = judge(seen(text), rest=True)

@@ -59,7 +59,7 @@ class Sq:
     """A submission queue, as far as it is known."""
 
     __slots__ = (
-        *("cq", "dry", "entries", "flight", "freed", "from_start", "head", "id", "most"),
+        *("cq", "dead", "dry", "entries", "flight", "freed", "from_start", "head", "id", "most"),
         *("pool_empty", "rung", "tail", "taken"),
     )
 
@@ -71,6 +71,8 @@ class Sq:
         """It was seen from its creation on."""
         self.tail = 0 if from_start else None
         self.head: int | None = 0 if from_start else None
+        self.dead = 0
+        """The line of a tail that cannot be: a device need not consume anything after it."""
         self.most = 0
         """The largest tail that was rung."""
         self.rung: deque[int] = deque()
@@ -225,6 +227,7 @@ class Monitor:
 
     def _ub_db_wr_invalid_sqtail(self, at: int, values: Values) -> None:
         self._find("doorbell.value", f"tail {values[1]} for SQ {values[0]}, outside of it", at)
+        self._sq(values[0]).dead = at
 
     def _ub_db_wr_invalid_cqhead(self, at: int, values: Values) -> None:
         self._find("doorbell.value", f"head {values[1]} for CQ {values[0]}, outside of it", at)
@@ -250,6 +253,7 @@ class Monitor:
         command = sq.flight[cid] = Command(sq, cid, opcode, at)
         sq.taken += 1
         sq.dry = sq.freed = sq.pool_empty = None
+        sq.dead = 0
         if self._head_next is not None:
             sq.head, self._head_next = self._head_next, None
             if sq.tail is None:

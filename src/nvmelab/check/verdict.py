@@ -74,7 +74,9 @@ def judge(monitor: Monitor, *, rest: bool) -> Verdict:
     waiting = [part for sq in monitor.sqs.values() for part in _waiting(sq, unsure=unsure)]
     pattern = next(filter(None, map(_lost_wakeup, monitor.sqs.values())), None)
     word: Word
-    if rest and waiting:
+    if rest and monitor.failed:
+        word = "undecided"
+    elif rest and waiting:
         word = _agreed(waiting)
     elif rest and monitor.shadows:
         word = "undecided"
@@ -101,6 +103,11 @@ def _notes(
     monitor: Monitor, waiting: list[Stuck], pattern: Pattern | None, word: Word, *, rest: bool
 ) -> list[str]:
     notes = []
+    if rest and monitor.failed:
+        notes.append(
+            f"line {monitor.failed} says that the controller has failed (CSTS.CFS), and nothing is "
+            "owed after that: what went before it decides, such as an address that is no memory"
+        )
     if rest and not waiting and monitor.shadows:
         notes.append(
             "shadow doorbells are on, so an entry that was stored and not rung does not show: "
@@ -167,6 +174,10 @@ def _waiting(sq: Sq, *, unsure: bool) -> list[Stuck]:
 def _of_rung(sq: Sq, full: bool) -> tuple[list[str], str]:
     """Who has the ball of entries that are rung and not fetched. A device may be out of requests
     only because of commands that it does not finish itself, or that a full CQ holds back."""
+    if sq.dead:
+        return [
+            "driver"
+        ], f"delete the queue, whose tail in line {sq.dead} cannot be, and create it"
     if full and not sq.flight:
         return ["driver", "platform"], "release entries of the full CQ: its commands hold requests"
     return ["device"], "fetch it" if len(sq.rung) == 1 else "fetch them"

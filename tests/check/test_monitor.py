@@ -220,6 +220,36 @@ def test_a_completion_that_may_be_of_two_queues_accuses_nobody() -> None:
     assert judge(seen(text, start=""), rest=False).verdict == "clean"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ring(10**18),
+        ring(1, sqid=10**9),
+        release(10**18),
+        fetch(10**9),
+        fetch(1, sqid=10**9),
+        finish(10**9),
+    ],
+)
+def test_numbers_that_cannot_be_take_no_memory(line: str) -> None:
+    monitor = seen(line * 3)
+    assert len(monitor.sqs) == len(monitor.cqs) == 2
+    assert monitor.findings == [] and judge(monitor, rest=True).verdict == "clean"
+
+
+def test_a_queue_of_impossible_size_is_not_made() -> None:
+    start = START.replace("qsize=3", f"qsize={10**18}")
+    monitor = seen(ring(60_000) + ring(0), start=start)
+    assert not monitor.sqs[1].from_start and len(monitor.sqs[1].rung) <= 0xFFFF
+
+
+def test_what_is_kept_of_a_long_log_is_bounded() -> None:
+    rings = "".join(ring(tail) for tail in (60_000, 0) * 20)
+    assert len(seen(rings, start="").sqs[1].rung) <= 0xFFFF
+    rounds = "".join(fetch(7) + finish(7) + IRQ for _ in range(70_000))
+    assert len(seen(rounds, start="").cqs[1].posted) <= 0xFFFF
+
+
 def test_several_devices_in_one_log_are_noticed() -> None:
     monitor = seen(START, start=START)
     assert monitor.twice == (2, 16)

@@ -17,7 +17,8 @@ from nvmelab.check.rules import RULES
 from nvmelab.limits import FINDINGS_MAX
 
 Values = tuple[int, ...]
-_CREATE_CQ, _CREATE_SQ = 0x05, 0x01
+_SLOTS_MAX = 0xFFFF
+"""Largest queue identifier, CID and value of a doorbell."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -183,11 +184,15 @@ class Monitor:
 
     def _update_sq_tail(self, at: int, values: Values) -> None:
         sqid, tail = values
+        if max(values) > _SLOTS_MAX:
+            return  # no queue is so large, nor are there so many: the line is damaged
         sq = self._last_rung = self._sq(sqid)
         steps = _steps(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
         if sq.from_start and sq.entries and len(sq.rung) + steps >= sq.entries:
             text = f"tail {tail} of SQ {sqid} is rung, over entries that were not fetched"
             self._find("sq.tail", text, sq.rung[0], at)
+        if len(sq.rung) + steps > _SLOTS_MAX:
+            sq.rung.clear()
         sq.rung.extend([at] * steps)
         sq.tail = tail
         if tail > sq.most:
@@ -201,6 +206,8 @@ class Monitor:
 
     def _update_cq_head(self, at: int, values: Values) -> None:
         cqid, head = values
+        if max(values) > _SLOTS_MAX:
+            return
         cq = self._cq(cqid)
         released = _steps(cq.head, head, cq.entries)
         cq.head = head
@@ -236,6 +243,8 @@ class Monitor:
 
     def _command(self, at: int, values: Values) -> None:
         cid, sqid, opcode = values
+        if max(values) > _SLOTS_MAX:
+            return
         sq = self._sq(sqid)
         if sq.rung:
             sq.rung.popleft()
@@ -283,6 +292,8 @@ class Monitor:
 
     def _finished(self, at: int, values: Values) -> None:
         cid, cqid, status = values
+        if max(values) > _SLOTS_MAX:
+            return
         cq = self._cq(cqid)
         sqs = [sq for sq in self.sqs.values() if sq.cq is cq and cid in sq.flight]
         if not sqs:
@@ -328,6 +339,8 @@ class Monitor:
     def _post(self, cq: Cq, at: int) -> None:
         command = cq.finished.popleft()
         cq.posted.append(command)
+        if len(cq.posted) > _SLOTS_MAX:
+            cq.posted.popleft()  # nothing tells of what the host releases
         sq = command.sq
         sq.taken -= 1
         if sq.dry and sq.freed is None:
@@ -399,7 +412,7 @@ class Monitor:
         def create() -> None:
             self.sqs[sqid] = Sq(sqid, self._cq(cqid), qsize + 1, from_start=True)
 
-        if self._last_admin:
+        if self._last_admin and max(values) <= _SLOTS_MAX:
             self._last_admin.effect = create
 
     def _create_cq(self, _at: int, values: Values) -> None:
@@ -408,7 +421,7 @@ class Monitor:
         def create() -> None:
             self.cqs[cqid] = Cq(cqid, qsize + 1, from_start=True)
 
-        if self._last_admin:
+        if self._last_admin and max(values) <= _SLOTS_MAX:
             self._last_admin.effect = create
 
     def _del_sq(self, _at: int, values: Values) -> None:

@@ -226,6 +226,15 @@ LOG_LINE_BYTES_MAX = 64 << 10
 LOG_MOMENTS_MAX = 500
 """Moments of a log that its page shows, the last ones: a hang is understood from its end."""
 
+LOG_MOMENTS_MIN = 40
+"""Moments that it shows of a large queue."""
+
+LOG_SLOTS_MAX = 100_000
+"""Slots of rings, over all moments of a page: some 5 MB."""
+
+LOG_ENTRIES_MAX = 2048
+"""Largest queue that a page shows."""
+
 FINDINGS_MAX = 20
 """Findings of one rule that are kept with their evidence; further ones are counted."""
 

@@ -10,7 +10,7 @@ from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import judge
 from nvmelab.explore.story import Story
 from nvmelab.limits import LOG_MOMENTS_MAX
-from nvmelab.report.log_story import log_story
+from nvmelab.report.log_story import TooLarge, log_story
 from nvmelab.trace.qemu_reader import read_log
 from tests.check.test_diagnosis import EXCERPT, HANG
 from tests.check.test_monitor import IRQ, START, fetch, finish, release, ring
@@ -69,3 +69,15 @@ def test_only_the_end_is_kept(rounds: int) -> None:
     assert told.moments[-1].outstanding == [str(rounds + 1)]
     dropped = re.match(r"[\d,]+", str(told.parameters["left out"]))
     assert bool(dropped) == (rounds == 300)
+
+
+def test_a_large_queue_has_fewer_moments_and_a_huge_one_none() -> None:
+    def log(entries: int) -> bytes:
+        text = START.replace("qsize=3", f"qsize={entries - 1}")
+        for tail in range(1, 101):
+            text += ring(tail) + fetch(tail)
+        return text.encode()
+
+    assert len(story_of(log(1024)).moments) == 100_000 // 2048 + 1
+    with pytest.raises(TooLarge, match="at most 2048 entries, not 4096"):
+        story_of(log(4096))

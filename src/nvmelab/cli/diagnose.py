@@ -13,7 +13,7 @@ from nvmelab.check.verdict import Verdict, judge
 from nvmelab.cli.explore import write_file
 from nvmelab.cli.options import Fail
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
-from nvmelab.report.log_story import log_story
+from nvmelab.report.log_story import TooLarge, log_story
 from nvmelab.report.story_page import story_page
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
@@ -73,7 +73,7 @@ def _write_page(log: str, html: Path, verdict: Verdict, monitor: Monitor) -> Non
     try:
         with open_log(log) as stream:
             told = log_story(chunks_of(stream.read), verdict, verdict.stuck[0], monitor)
-    except LogError as error:
+    except (LogError, TooLarge) as error:
         raise Fail(str(error)) from None
     write_file(html, story_page(told).encode())
 

@@ -15,7 +15,7 @@ import msgspec
 from nvmelab.check.monitor import Command, Cq, Monitor, Sq
 from nvmelab.check.verdict import OVER_COMMITTED, Stuck, Verdict
 from nvmelab.explore import story
-from nvmelab.limits import LOG_MOMENTS_MAX
+from nvmelab.limits import LOG_ENTRIES_MAX, LOG_MOMENTS_MAX, LOG_MOMENTS_MIN, LOG_SLOTS_MAX
 from nvmelab.trace.qemu_reader import Values, read_log
 
 _OF_QUEUES = (
@@ -24,10 +24,19 @@ _OF_QUEUES = (
 )
 
 
+class TooLarge(Exception):
+    """No page can show this queue. One line for the user."""
+
+
 def log_story(
     chunks: Iterable[bytes], verdict: Verdict, part: Stuck, monitor: Monitor
 ) -> story.Story:
-    """The last LOG_MOMENTS_MAX moments of the queue of `part`. `monitor` has read the same log."""
+    """The last moments of the queue of `part`, as many as a page may have. `monitor` has read the
+    same log. Raises TooLarge."""
+    known = monitor.sqs[part.sqid]
+    size = max(known.entries or known.most + 1, known.cq.entries or 1 if known.cq else 1)
+    if size > LOG_ENTRIES_MAX:
+        raise TooLarge(f"--html shows queues of at most {LOG_ENTRIES_MAX} entries, not {size}")
     told = _Teller(part.sqid, monitor)
     read_log(chunks, told.handlers())
     moments = [
@@ -77,7 +86,9 @@ class _Teller:
         known = read.sqs[sqid]
         self._size = known.entries or known.most + 1
         self._cq_size = (known.cq.entries or known.cq.most + 1) if known.cq else 1
-        self.moments: deque[story.Moment] = deque(maxlen=LOG_MOMENTS_MAX)
+        fit = LOG_SLOTS_MAX // (self._size + self._cq_size)
+        self._most = min(max(fit, LOG_MOMENTS_MIN), LOG_MOMENTS_MAX)
+        self.moments: deque[story.Moment] = deque(maxlen=self._most)
         self.dropped = 0
         self._first: story.Moment | None = None
         self._begin()
@@ -253,7 +264,7 @@ class _Teller:
     def _add(
         self, at: int, actor: story.Actor, text: str, arrows: list[story.Arrow], sq: Sq, cq: Cq
     ) -> None:
-        if len(self.moments) == LOG_MOMENTS_MAX:
+        if len(self.moments) == self._most:
             self._first = self.moments[0]
             self.dropped += 1
         flight = [self._name(c) for c in sq.flight.values() if not c.parked]

@@ -129,6 +129,20 @@ def test_who_has_the_ball_at_rest(text: str, word: str, states: list[str]) -> No
     assert [part.state for part in verdict.stuck] == states
 
 
+def test_an_interrupt_is_of_the_queue_that_has_its_vector() -> None:
+    two = START.replace("vector=0", "vector=1")
+    other = "pci_nvme_enqueue_req_completion cid 9 cqid 0 dw0 0x0 dw1 0x0 status 0x0\n"
+    admin = "pci_nvme_mmio_doorbell_sq sqid 0 new_tail 3\n"
+    admin += "pci_nvme_admin_cmd cid 9 sqid 0 opc 0x6 opname 'x'\n"
+    text = ring(1) + fetch(7) + admin + finish(7) + other
+    # The last that finished is the admin command, and CQ 1 says that it has posted.
+    verdict = judge(seen(text + IRQ.replace("vector 0", "vector 1"), start=two), rest=True)
+    assert [(part.sqid, part.state) for part in verdict.stuck] == [(0, "finished"), (1, "posted")]
+    # Both have the vector: neither is said not to have posted.
+    verdict = judge(seen(text + IRQ), rest=True)
+    assert [part.state for part in verdict.stuck] == ["posted", "posted"]
+
+
 def test_a_full_completion_queue_is_for_the_host_to_empty() -> None:
     text = ring(3) + fetch(1) + fetch(2) + fetch(3)
     text += finish(1) + finish(2) + finish(3) + IRQ + ring(0) + fetch(4) + finish(4) + ring(1)

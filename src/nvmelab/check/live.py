@@ -36,7 +36,7 @@ _TAKEN: dict[str, tuple[str, tuple[int, ...]]] = {
     "io_cmd": ("command", (0, 2, 3)),
     "admin_cmd": ("command", (0, 1, 2)),
     "enqueue_req_completion": ("finished", (0, 1, 4)),
-    "irq_msix": ("interrupt", ()),
+    "irq_msix": ("msix", (0,)),
     "irq_masked": ("interrupt", ()),
     "aer": ("parked", (0,)),
     "create_sq": ("create_sq", (1, 2, 3)),

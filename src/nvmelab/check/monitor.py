@@ -94,7 +94,7 @@ class Sq:
 class Cq:
     """A completion queue, as far as it is known."""
 
-    __slots__ = ("entries", "finished", "from_start", "head", "id", "most", "posted")
+    __slots__ = ("entries", "finished", "from_start", "head", "id", "most", "posted", "vector")
 
     def __init__(self, id: int, entries: int | None, *, from_start: bool) -> None:
         self.id = id
@@ -102,6 +102,8 @@ class Cq:
         self.from_start = from_start
         """It was seen from its creation on."""
         self.head = 0 if from_start else None
+        self.vector: int | None = None
+        """Its interrupt vector, if its creation was seen."""
         self.most = 0
         """The largest head that was rung."""
         self.finished: deque[Command] = deque()
@@ -143,7 +145,7 @@ class Monitor:
             name: getattr(self, f"_{name}")
             for name in (
                 *("mmio_doorbell_sq", "mmio_doorbell_cq", "update_sq_tail", "update_cq_head"),
-                *("command", "finished", "interrupt", "parked", "create_sq", "create_cq"),
+                *("command", "finished", "interrupt", "msix", "parked", "create_sq", "create_cq"),
                 *("del_sq", "del_cq", "aqattr", "started", "stopped", "reset", "err_cfs"),
                 "dbbuf_config",
                 *("ub_db_wr_misaligned", "ub_db_wr_invalid_sq", "ub_db_wr_invalid_cq"),
@@ -321,12 +323,24 @@ class Monitor:
         if command.effect and not status & 0x7FF:
             command.effect()
 
+    def _msix(self, at: int, values: Values) -> None:
+        """A posting run has ended. Where several queues have that vector it may be of any: none of
+        them is held to have posted nothing."""
+        cqs = [cq for cq in self.cqs.values() if cq.vector == values[0]]
+        if not cqs:
+            self._interrupt(at, ())
+        for cq in cqs:
+            self._posted(cq, at)
+
     def _interrupt(self, at: int, _values: Values) -> None:
-        """A posting run has ended: what had finished is posted, as far as there was room."""
+        """As `_msix`, without a vector: most likely of the queue that got a command last."""
         if self._last_finished and self._last_finished.cq:
-            cq = self._last_finished.cq
-            while cq.finished and not self._full(cq):
-                self._post(cq, at)
+            self._posted(self._last_finished.cq, at)
+
+    def _posted(self, cq: Cq, at: int) -> None:
+        """What had finished is posted, as far as there was room."""
+        while cq.finished and not self._full(cq):
+            self._post(cq, at)
 
     def _all_from_start(self) -> bool:
         """Every command that could be completed was seen."""
@@ -385,6 +399,7 @@ class Monitor:
         self.enabled = at
         sq_entries, cq_entries = self._admin_entries or (None, None)
         cq = self.cqs[0] = Cq(0, cq_entries, from_start=True)
+        cq.vector = 0  # always (Base 2.2, 3.1.4.10)
         self.sqs[0] = Sq(0, cq, sq_entries, from_start=True)
 
     def _stopped(self, _at: int, _values: Values) -> None:
@@ -416,10 +431,11 @@ class Monitor:
             self._last_admin.effect = create
 
     def _create_cq(self, _at: int, values: Values) -> None:
-        cqid, _vector, qsize = values
+        cqid, vector, qsize = values
 
         def create() -> None:
-            self.cqs[cqid] = Cq(cqid, qsize + 1, from_start=True)
+            cq = self.cqs[cqid] = Cq(cqid, qsize + 1, from_start=True)
+            cq.vector = vector
 
         if self._last_admin and max(values) <= _SLOTS_MAX:
             self._last_admin.effect = create

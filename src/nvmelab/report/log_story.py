@@ -20,7 +20,7 @@ from nvmelab.trace.qemu_reader import Values, read_log
 
 _OF_QUEUES = (
     *("mmio_doorbell_sq", "update_sq_tail", "mmio_doorbell_cq", "update_cq_head", "command"),
-    *("finished", "interrupt", "fetching_ends", "pool_at_post"),
+    *("finished", "interrupt", "msix", "fetching_ends", "pool_at_post"),
 )
 
 
@@ -233,6 +233,8 @@ class _Teller:
         self._raised = True
         text = f"posts {', '.join(self._name(command) for command in new)}, and says so"
         self._add(at, "device", text, arrows, sq, cq)
+
+    _msix = _interrupt
 
     def _fetching_ends(
         self, at: int, values: Values, sq: Sq, cq: Cq, _rung: int, _posted: list[Command]

@@ -54,7 +54,7 @@ FORMS: dict[bytes, Form] = {
         "enqueue_req_completion": _form(
             "finished", rf"cid {_N} cqid {_N} (?:dw0 \S+ dw1 \S+ )?status {_X}", "ddx"
         ),
-        "irq_msix": _form("interrupt", r""),
+        "irq_msix": _form("msix", rf".*?vector {_N}", "d"),
         "irq_pin": _form("interrupt", r""),
         "irq_masked": _form("interrupt", r""),
         "aer": _form("parked", rf"cid {_N}", "d"),

@@ -38,6 +38,30 @@ def test_a_replay_hangs_again_and_not_on_our_controller(nvmelab: Invoke, hang: P
     assert json.loads(ours.stdout)["result"] == "passed"
 
 
+@pytest.mark.parametrize("old", ['"complete 0"', '"entries": 3', '"fetch 1"'])
+def test_a_run_that_is_not_the_recorded_one_is_no_answer(
+    nvmelab: Invoke, hang: Path, old: str
+) -> None:
+    new = {'"complete 0"': '"complete 7"', '"entries": 3': '"entries": 4', '"fetch 1"': '"reap"'}
+    hang.write_text(hang.read_text().replace(old, new[old], 1))
+    result = nvmelab("replay", str(hang))
+    assert result.exit_code == 2 and "not the recorded one" in result.stderr
+
+
+def test_a_violation_is_told_apart_from_what_it_is(nvmelab: Invoke, tmp_path: Path) -> None:
+    words = ("explore", "overcommit", "--entries", "3", "--fault", "completes-twice")
+    said = nvmelab(*words, "--output", str(tmp_path))
+    assert said.stdout.startswith("VIOLATION after ") and "nothing to post" not in said.stdout
+
+
+def test_interrupted_is_not_found(nvmelab: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_words: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nvmelab.cli.explore.explore", interrupt)
+    assert nvmelab("explore", "overcommit").exit_code == 130
+
+
 def test_a_replay_on_a_target(nvmelab: Invoke, hang: Path) -> None:
     said = nvmelab("replay", str(hang), "--target", "inproc")
     assert said.exit_code == 0

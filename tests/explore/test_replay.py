@@ -76,8 +76,14 @@ def edit(change: Callable[[dict[str, object]], object]) -> Callable[[bytes], byt
         (edit(lambda all: all.update(labels=7)), "damaged"),
         (edit(lambda all: all.update(more=7)), "damaged"),
         (edit(lambda all: all.update(rule="none")), "no such rule"),
+        (edit(lambda all: all.update(labels=[], digests=[])), "damaged"),
+        (edit(lambda all: all["labels"].pop()), "a digest for each"),  # type: ignore[attr-defined]
+        (edit(lambda all: all.update(result="violation")), "damaged"),
         (edit(lambda all: all.update(ball="nobody")), "no such rule"),
-        (edit(lambda all: all.update(labels=["submit"] * 100_001)), "steps"),
+        (
+            edit(lambda all: all.update(labels=["submit"] * 100_001, digests=[""] * 100_001)),
+            "steps",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused(
@@ -93,7 +99,9 @@ def test_labels_are_read_as_they_are_written(text: str) -> None:
     assert label_text(parse_label(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "2", "fetch x", "a b c", "fetch -1"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "fetch x", "a b c", "fetch -1", "fetsch 1", "complete", "fetch 01"]
+)
 def test_words_that_are_no_label(text: str) -> None:
     with pytest.raises(ValueError, match="no step"):
         parse_label(text)

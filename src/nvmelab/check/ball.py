@@ -78,10 +78,10 @@ def holder(standing: Standing) -> Ball | None:
 def _posted(s: Standing) -> Ball:
     entries = "1 entry is" if s.posted == 1 else f"{s.posted} entries are"
     if not s.signalled:
-        return Ball("device", f"{entries} posted and no interrupt was raised for it: raise it")
+        return Ball("device", f"{entries} posted and no interrupt says so: raise it")
     if not s.delivered:
         return Ball("platform", f"{entries} posted, the interrupt is raised: deliver it")
-    return Ball("driver", f"{entries} posted, and it was told: reap")
+    return Ball("driver", f"{entries} posted, and the driver was told: reap")
 
 
 def _count(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -25,6 +26,14 @@ _VERBS = {
 
 class _Verbs(click.Group):
     """Imports a verb when it is asked for: to import all of them takes 90 ms."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Ctrl-C is no result: click would end with 1, which says that something was found."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("nvmelab: interrupted", err=True)
+            ctx.exit(130)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_VERBS)

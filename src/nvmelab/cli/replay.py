@@ -15,9 +15,9 @@ from nvmelab.cli.explore import write_file
 from nvmelab.cli.options import Fail
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.narrate import tell
-from nvmelab.explore.remote import NotForThis, Outcome, replay_on
+from nvmelab.explore.remote import NotForThis, replay_on
 from nvmelab.explore.replay import Played, Replay, ReplayError, decode, follow
-from nvmelab.explore.setting import Setting, SettingError
+from nvmelab.explore.setting import SettingError
 from nvmelab.host.errors import DeviceError
 from nvmelab.limits import REPLAY_BYTES_MAX
 from nvmelab.link.base import LinkError
@@ -78,17 +78,19 @@ def replay_verb(
         story = tell(setting, played.labels, shortest=replay.shortest and same)
     except (ReplayError, SettingError) as error:
         raise Fail(f"{file}: {error}") from None
+    if same:
+        _refuse_another_run(file, replay, played)
     if html:
         write_file(html, story_page(story).encode())
     if as_json:
         click.echo(json.dumps(_json(replay, played, setting.device)))
     else:
         word = story.result.upper() if played.failed else "NO HANG"
-        click.echo(f"{word:<9}{story.title}")
+        click.echo(f"{word:<8} {story.title}")
         click.echo("\n".join(story_lines(story)))
         if played.failed:
             click.echo("\n".join(verdict_lines(story)))
-        for name, text in _notes(replay, played, same):
+        for name, text in _notes(played):
             click.echo(paragraph(name, text))
     sys.exit(1 if played.failed else 0)
 
@@ -107,25 +109,20 @@ def _on_target(file: str, replay: Replay, target: str, as_json: bool) -> NoRetur
         click.echo(json.dumps(outcome_json(target, name, outcome)))
     else:
         click.echo(outcome_text(name, replay, outcome))
-        if hint := _forceable(replay.setting, outcome):
-            click.echo(paragraph("next", hint))
     sys.exit(1 if outcome.hang or outcome.error else 0)
 
 
-def _forceable(setting: Setting, outcome: Outcome) -> str:
-    """How to find a run that this device can be forced into; empty where this was one, so that the
-    device has parted from it by what it is."""
-    if not outcome.parted or setting.eager:
-        return ""
-    search = f"nvmelab explore {setting.scenario} --entries {setting.entries} --device"
-    if not outcome.forced:
-        return (
-            f"{search} {setting.device} --eager: a run in which the device always comes first can "
-            "be forced on a device that goes on by itself"
+def _refuse_another_run(file: str, replay: Replay, played: Played) -> None:
+    """On the device it was found on a run must come out as recorded: what another run does says
+    nothing about this one. Raises Fail."""
+    ended = (played.rule, played.party, len(played.labels))
+    recorded = (replay.rule, replay.ball, len(replay.labels))
+    if played.skipped or played.differs is not None or ended != recorded:
+        where = f" from step {played.differs} on" if played.differs is not None else ""
+        raise Fail(
+            f"{file}: the run is not the recorded one{where}: the file is damaged, or made by "
+            f"another version ({replay.made_by}); find it again with nvmelab explore"
         )
-    if setting.device == "qemu-5.2":
-        return ""
-    return f"{search} qemu-5.2: a run in the order of this device's timers can be forced on it"
 
 
 def _read(file: str) -> Replay:
@@ -144,18 +141,10 @@ def _read(file: str) -> Replay:
         raise Fail(f"{file}: {error}") from None
 
 
-def _notes(replay: Replay, played: Played, same: bool) -> list[tuple[str, str]]:
+def _notes(played: Played) -> list[tuple[str, str]]:
     notes = []
     if played.skipped:
         notes.append(("skipped", f"{played.skipped} steps that this device cannot take then"))
-    if played.differs is not None:
-        notes.append(
-            ("differs", f"from step {played.differs} on from the recorded run ({replay.made_by})")
-        )
-    if same and (played.rule, played.party) != (replay.rule, replay.ball):
-        notes.append(
-            ("recorded", f"it was a {replay.result}: rule {replay.rule}, by the {replay.ball}")
-        )
     return notes
 
 

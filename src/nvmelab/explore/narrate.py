@@ -181,7 +181,9 @@ class _Teller:
             arrows.append(Arrow("driver", "device", "doorbell"))
         else:
             actor = "device"
-            text = self._device_text(label, head, cq_tail, empty, cq_full, arrows)
+            text = self._device_text(
+                label, head, cq_tail, empty, cq_full, arrows, violation=violation is not None
+            )
         if violation:
             text += f": {violation.seen}"
         return self.moment(number, label, actor, text, arrows), violation
@@ -221,7 +223,15 @@ class _Teller:
                 return "sees no further entry: the handler ends"
 
     def _device_text(
-        self, label: Label, head: int, cq_tail: int, empty: bool, full: bool, arrows: list[Arrow]
+        self,
+        label: Label,
+        head: int,
+        cq_tail: int,
+        empty: bool,
+        full: bool,
+        arrows: list[Arrow],
+        *,
+        violation: bool,
     ) -> str:
         system = self.system
         said = []
@@ -247,6 +257,8 @@ class _Teller:
             said.append("hands the oldest fetched command to the storage")
         if said:
             return "; ".join(said)
+        if violation:
+            return "posts" if label[0] == "post" else "takes its step"
         if label[0] == "post":
             return "looks at CQ 1: it is full" if full else "looks at CQ 1: nothing to post"
         return "looks at SQ 1: " + ("it is empty" if empty else "no request is free")

@@ -177,12 +177,16 @@ def decode(data: bytes) -> Replay:
         replay = msgspec.convert(head, Replay)
     except msgspec.ValidationError as error:
         raise ReplayError(f"the replay file is damaged: {error}") from None
+    if not replay.labels or len(replay.digests) != len(replay.labels):
+        raise ReplayError("the replay file is damaged: it needs steps, and a digest for each")
     if len(replay.labels) > REPLAY_STEPS_MAX:
         raise ReplayError(f"more than {REPLAY_STEPS_MAX:,} steps")
     if replay.ball not in PROGRESS or (replay.rule != "progress" and replay.rule not in RULES):
         raise ReplayError(
             f"the replay file has no such rule or party: {replay.rule!r}, {replay.ball!r}"
         )
+    if (replay.rule == "progress") != (replay.result == "hang"):
+        raise ReplayError(f"the replay file is damaged: a {replay.result} by rule {replay.rule}")
     return replay
 
 

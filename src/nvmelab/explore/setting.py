@@ -8,7 +8,7 @@ import msgspec
 
 from nvmelab.corpus.faults import FAULTS, SOUND
 from nvmelab.corpus.personas import PERSONAS
-from nvmelab.explore.system import Doorbells, Grain, Key, Label, System
+from nvmelab.explore.system import STEPS, Doorbells, Grain, Key, Label, System
 from nvmelab.limits import SEARCH_ENTRIES_MAX
 
 SCENARIOS = {
@@ -99,6 +99,9 @@ def label_text(label: Label) -> str:
 def parse_label(text: str) -> Label:
     """The label that `label_text` wrote. Raises ValueError."""
     name, _, number = text.partition(" ")
-    if not name.isalpha() or (number and not number.isdecimal()):
+    if name not in STEPS or (number and not number.isdecimal()):
         raise ValueError(f"{text!r} is no step")
-    return name, int(number or 0)
+    label = name, int(number or 0)
+    if label_text(label) != text:
+        raise ValueError(f"{text!r} is no step")
+    return label

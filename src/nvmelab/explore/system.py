@@ -55,6 +55,7 @@ SUBMIT: Label = ("submit", 0)
 ARRIVE: Label = ("arrive", 0)
 DRIVER_STEPS = frozenset(("submit", "reap", "ring", "look", "release", "believe", "return", "wait"))
 DEVICE_STEPS = frozenset(("fetch", "execute", "post", "interrupt", "pass"))
+STEPS = DRIVER_STEPS | DEVICE_STEPS | {"complete", "arrive", "deliver"}
 
 _MEMORY = 1 << 20
 _MEMORY_OF_AN_ENTRY = 2048

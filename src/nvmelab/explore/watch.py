@@ -142,7 +142,10 @@ class Watch:
         if status & 1 == seen.posted // size & 1:
             raise Violation("cq.phase", f"the entry in slot {slot} has the old phase {status & 1}")
         if sqid != self._qid or cid not in seen.device:
-            raise Violation("cq.unknown-command", f"SQID {sqid} CID {cid:#x} is completed")
+            raise Violation(
+                "cq.unknown-command",
+                f"SQID {sqid} CID {cid:#x} is completed, and is not, or no longer, at the device",
+            )
         if sqhd != seen.fetched % size:
             raise Violation("cq.sqhd", f"SQHD {sqhd}, and the head is {seen.fetched % size}")
         if status >> 1:

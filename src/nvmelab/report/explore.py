@@ -86,7 +86,7 @@ def verdict_line(result: Result, story: Story | None) -> str:
         word, said = "NOTHING", "no hang in any order of these steps (this is no proof)"
     else:
         word, said = "NOTHING", "not found within the budget, which proves nothing"
-    return f"{word:<9}{said:<58}  {effort(result)}"
+    return f"{word:<8} {said:<58}  {effort(result)}"
 
 
 def result_text(result: Result, story: Story | None) -> str:

@@ -18,7 +18,7 @@ class GuestStopper:
     def __init__(self, path: str, loop: Loop) -> None:
         self.arguments = ["-qmp", f"unix:{path}"]
         self._loop = loop
-        self._wanted = self._ready = False
+        self._wanted = False
         self._peer: socket.socket | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(path)
@@ -43,11 +43,10 @@ class GuestStopper:
         peer.setblocking(False)
         self._loop.add(peer.fileno(), self._read)
         self._send("qmp_capabilities")  # it may come before the greeting is read
-        self._ready = True
         self._send_stop()
 
     def _send_stop(self) -> None:
-        if self._wanted and self._ready:
+        if self._wanted and self._peer:
             self._wanted = False
             self._send("stop")
 
@@ -73,7 +72,7 @@ class GuestStopper:
         if self._peer:
             self._loop.remove(self._peer.fileno())
             self._peer.close()
-            self._peer, self._ready = None, False
+            self._peer = None
 
     def close(self) -> None:
         self._forget()

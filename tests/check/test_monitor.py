@@ -238,7 +238,9 @@ def test_a_completion_that_may_be_of_two_queues_accuses_nobody() -> None:
     "line",
     [
         ring(10**18),
+        ring(1).replace("new_tail 1", f"new_tail {'9' * 5000}"),
         ring(1, sqid=10**9),
+        "pci_nvme_ub_db_wr_invalid_sqtail tail outside the SQ, sqid=1000000000, new_head=1\n",
         release(10**18),
         fetch(10**9),
         fetch(1, sqid=10**9),
@@ -246,7 +248,9 @@ def test_a_completion_that_may_be_of_two_queues_accuses_nobody() -> None:
     ],
 )
 def test_numbers_that_cannot_be_take_no_memory(line: str) -> None:
-    monitor = seen(line * 3)
+    monitor = Monitor()
+    counts = read_log([(START + line * 3).encode()], monitor.handlers)
+    assert counts.damaged == [15, 16, 17]
     assert len(monitor.sqs) == len(monitor.cqs) == 2
     assert monitor.findings == [] and judge(monitor, rest=True).verdict == "clean"
 

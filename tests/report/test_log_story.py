@@ -81,3 +81,9 @@ def test_a_large_queue_has_fewer_moments_and_a_huge_one_none() -> None:
     assert len(story_of(log(1024)).moments) == 100_000 // 2048 + 1
     with pytest.raises(TooLarge, match="at most 2048 entries, not 4096"):
         story_of(log(4096))
+
+
+def test_a_damaged_line_is_no_moment() -> None:
+    damaged = fetch(10**9) + finish(10**9) + ring(10**9)
+    log = START + ring(1) + fetch(7) + ring(2) + damaged
+    assert story_of(log.encode()).moments[-1].line == 17

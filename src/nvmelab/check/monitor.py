@@ -186,8 +186,6 @@ class Monitor:
 
     def _update_sq_tail(self, at: int, values: Values) -> None:
         sqid, tail = values
-        if max(values) > _SLOTS_MAX:
-            return  # no queue is so large, nor are there so many: the line is damaged
         sq = self._last_rung = self._sq(sqid)
         steps = _steps(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
         if sq.from_start and sq.entries and len(sq.rung) + steps >= sq.entries:
@@ -208,8 +206,6 @@ class Monitor:
 
     def _update_cq_head(self, at: int, values: Values) -> None:
         cqid, head = values
-        if max(values) > _SLOTS_MAX:
-            return
         cq = self._cq(cqid)
         released = _steps(cq.head, head, cq.entries)
         cq.head = head
@@ -245,8 +241,6 @@ class Monitor:
 
     def _command(self, at: int, values: Values) -> None:
         cid, sqid, opcode = values
-        if max(values) > _SLOTS_MAX:
-            return
         sq = self._sq(sqid)
         if sq.rung:
             sq.rung.popleft()
@@ -294,8 +288,6 @@ class Monitor:
 
     def _finished(self, at: int, values: Values) -> None:
         cid, cqid, status = values
-        if max(values) > _SLOTS_MAX:
-            return
         cq = self._cq(cqid)
         sqs = [sq for sq in self.sqs.values() if sq.cq is cq and cid in sq.flight]
         if not sqs:
@@ -427,7 +419,7 @@ class Monitor:
         def create() -> None:
             self.sqs[sqid] = Sq(sqid, self._cq(cqid), qsize + 1, from_start=True)
 
-        if self._last_admin and max(values) <= _SLOTS_MAX:
+        if self._last_admin:
             self._last_admin.effect = create
 
     def _create_cq(self, _at: int, values: Values) -> None:
@@ -437,7 +429,7 @@ class Monitor:
             cq = self.cqs[cqid] = Cq(cqid, qsize + 1, from_start=True)
             cq.vector = vector
 
-        if self._last_admin and max(values) <= _SLOTS_MAX:
+        if self._last_admin:
             self._last_admin.effect = create
 
     def _del_sq(self, _at: int, values: Values) -> None:

@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 from nvmelab.limits import LOG_CHUNK_BYTES, LOG_LINE_BYTES_MAX
 
+_SLOTS_MAX = 0xFFFF
+"""Largest queue identifier, CID, pointer of a queue, vector and status."""
+
 Values = tuple[int, ...]
 Handler = Callable[[int, Values], None]
 """Called with the number of the line, from 1, and the values of the event."""
@@ -28,15 +31,18 @@ class Form(NamedTuple):
     """Of the text behind the name: the fields, each a group."""
     bases: tuple[int, ...]
     """The base of each field."""
+    largest: int
+    """Largest value of a field. A line with a larger one is damaged."""
 
 
-def _form(event: str, pattern: str, bases: str = "") -> Form:
-    """`bases` has a letter for each group: d or x."""
-    numbers = tuple(16 if letter == "x" else 10 for letter in bases)
-    return Form(event, re.compile(pattern.encode()).match, numbers)
+def _form(event: str, pattern: str, letters: str = "") -> Form:
+    """`letters` has one for each group: d, x, or, for what may be an address, a."""
+    bases = tuple(10 if letter == "d" else 16 for letter in letters)
+    largest = (1 << 64) - 1 if "a" in letters else _SLOTS_MAX
+    return Form(event, re.compile(pattern.encode()).match, bases, largest)
 
 
-_N, _X = r"(\d+)", r"0x([0-9a-f]+)"
+_N, _X = r"(\d{1,20})", r"0x([0-9a-f]+)"  # int refuses thousands of decimal digits
 _COMMAND = rf"cid {_N} (?:nsid \S+ )?sqid {_N} opc {_X}"
 
 FORMS: dict[bytes, Form] = {
@@ -63,12 +69,12 @@ FORMS: dict[bytes, Form] = {
         "del_sq": _form("del_sq", rf".*?sqid={_N}", "d"),
         "del_cq": _form("del_cq", rf".*?cqid={_N}", "d"),
         "dbbuf_config": _form("dbbuf_config", r""),
-        "mmio_aqattr": _form("aqattr", rf".*?attributes={_X}", "x"),
+        "mmio_aqattr": _form("aqattr", rf".*?attributes={_X}", "a"),
         "mmio_start_success": _form("started", r""),
         "mmio_stopped": _form("stopped", r""),
         "pci_reset": _form("reset", r""),
         "err_cfs": _form("err_cfs", r""),
-        "ub_db_wr_misaligned": _form("ub_db_wr_misaligned", rf".*?offset={_X}", "x"),
+        "ub_db_wr_misaligned": _form("ub_db_wr_misaligned", rf".*?offset={_X}", "a"),
         "ub_db_wr_invalid_sq": _form("ub_db_wr_invalid_sq", rf".*?sqid={_N}", "d"),
         "ub_db_wr_invalid_cq": _form("ub_db_wr_invalid_cq", rf".*?cqid={_N}", "d"),
         "ub_db_wr_invalid_sqtail": _form(
@@ -82,10 +88,10 @@ FORMS: dict[bytes, Form] = {
         "mmio_acqaddr": _form("admin_base", r""),
         "mmio_acqaddr_hi": _form("admin_base", r""),
         "ub_mmiowr_intmask_with_msix": _form("mask_with_msix", r""),
-        "err_invalid_prp2_align": _form("prp_offset", rf".*?: *{_X}", "x"),
-        "err_invalid_prplist_ent": _form("prp_offset", rf".*?: *{_X}", "x"),
-        "err_startfail_asq_misaligned": _form("admin_unaligned", rf".*?: *{_X}", "x"),
-        "err_startfail_acq_misaligned": _form("admin_unaligned", rf".*?: *{_X}", "x"),
+        "err_invalid_prp2_align": _form("prp_offset", rf".*?: *{_X}", "a"),
+        "err_invalid_prplist_ent": _form("prp_offset", rf".*?: *{_X}", "a"),
+        "err_startfail_asq_misaligned": _form("admin_unaligned", rf".*?: *{_X}", "a"),
+        "err_startfail_acq_misaligned": _form("admin_unaligned", rf".*?: *{_X}", "a"),
         "err_startfail_asqent_sz_zero": _form("admin_empty", r""),
         "err_startfail_acqent_sz_zero": _form("admin_empty", r""),
         "err_startfail_page_too_small": _form("page_size", rf".*?log2size={_N}, min={_N}", "dd"),
@@ -108,7 +114,7 @@ class Counts:
         self.events = 0
         """Lines of the nvme device, whether or not anybody wanted them."""
         self.damaged: list[int] = []
-        """Lines with an event's name whose fields are not there: the first hundred."""
+        """Lines with an event's name whose fields are missing or cannot be: the first hundred."""
         self.overlong = 0
         """Lines that are too long for a log, and were left out."""
 
@@ -117,7 +123,7 @@ def read_log(chunks: Iterable[bytes], handlers: dict[str, Handler]) -> Counts:
     """Call the handler of each event that has one, in order."""
     counts = Counts()
     wanted = {
-        name: (form.match, form.bases, handlers[form.event])
+        name: (form.match, form.bases, form.largest, handlers[form.event])
         for name, form in FORMS.items()
         if form.event in handlers
     }
@@ -136,14 +142,15 @@ def read_log(chunks: Iterable[bytes], handlers: dict[str, Handler]) -> Counts:
         form = find(name.rstrip())
         if form is None:
             continue
-        match, bases, handler = form
+        match, bases, largest, handler = form
         fields = match(text)
-        if fields is None:
+        values = tuple(map(int, fields.groups(), bases)) if fields else None
+        if values is None or (values and max(values) > largest):
             # With -d guest_errors, `ub_` events have a second line of words.
             if not text.startswith(b"in ") and len(counts.damaged) < 100:
                 counts.damaged.append(number)
             continue
-        handler(number, tuple(map(int, fields.groups(), bases)))
+        handler(number, values)
     counts.lines = number
     counts.events = events
     return counts

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 from nvmelab.check.live import EVENTS, LiveMonitor
-from nvmelab.check.monitor import Finding
+from nvmelab.check.rule import Finding
 from nvmelab.check.verdict import Verdict, judge
 from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.doorbells import DoorbellPage
@@ -65,7 +65,7 @@ class Service:
     """Serves one disk on the UNIX socket `socket_path`, from `loop`.
 
     `mapped` offers the doorbell page to the guest. A `schedule` chooses the controller's steps.
-    With `check` the guest and the controller are judged.
+    `check` judges the guest and the controller.
     `on_disconnect` is called when a guest is gone. Raises ImageError, ServerError, TraceError and
     ScheduleError, with nothing left behind.
     """
@@ -79,7 +79,7 @@ class Service:
         trace: TraceFile | None = None,
         mapped: bool = False,
         schedule: Schedule | None = None,
-        check: bool = False,
+        check: LiveMonitor | None = None,
         on_disconnect: Callable[[], None] | None = None,
     ) -> None:
         assert not ((trace or schedule or check) and mapped), "a mapped page hides the order"
@@ -87,11 +87,11 @@ class Service:
         self.socket_path = socket_path
         self.trace = trace
         self.schedule = schedule
-        self.live = LiveMonitor() if check else None
+        self.live = check
         self.verdict: Verdict | None = None
         """On the last guest, once it is gone."""
         self.on_finding: Callable[[Finding], None] | None = None
-        """Called once, with the first finding of `check`."""
+        """Called once, with the first finding of `check` that is no mere note."""
         self._events = 0
         self._event_at = 0.0
         self._loop = loop
@@ -181,9 +181,11 @@ class Service:
         if self.live and self.live.events != self._events:
             self._events = self.live.events  # some of them are of messages before this turn
             self._event_at = time.monotonic()
-            if self.on_finding and self.live.monitor.findings:
+            findings = self.live.monitor.findings
+            first = next((finding for finding in findings if finding.severity == "error"), None)
+            if self.on_finding and first:
                 told, self.on_finding = self.on_finding, None
-                told(self.live.monitor.findings[0])
+                told(first)
         return busy
 
     def _polling_turn(self) -> bool:

@@ -26,6 +26,7 @@ class Judged:
         self.system: System = setting.system()
         self.live = LiveMonitor()
         start = START.replace("qsize=3", f"qsize={setting.entries - 1}")
+        start = start.replace("vector=0", "vector=1")  # as the system's driver has it
         read_log([start.encode()], self.live.monitor.handlers)
         bus = Bus()
         bus.subscribe(self.live, EVENTS)
@@ -39,7 +40,7 @@ class Judged:
         return judge(self.live.monitor, rest=rest)
 
 
-def setting_of(fault: Fault, **more: object) -> Setting:
+def setting_of(fault: Fault) -> Setting:
     grain = "fine" if fault.grain == "fine" else "coarse"
     return Setting(entries=3, fault=fault.name, grain=grain)  # type: ignore[arg-type]
 

@@ -5,26 +5,35 @@ from __future__ import annotations
 import pytest
 
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.rules import RULES, SEEN_BY_EXPLORER, SEEN_IN_LOGS
+from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import judge
 from nvmelab.trace.qemu_reader import read_log
 
 START = """\
+pci_nvme_mmio_cfg wrote MMIO, config controller config=0x460001
 pci_nvme_mmio_aqattr wrote MMIO, admin queue attributes=0x70007
 pci_nvme_mmio_start_success setting controller enable bit succeeded
 pci_nvme_mmio_doorbell_sq sqid 0 new_tail 1
+pci_nvme_admin_cmd cid 0 sqid 0 opc 0x9 opname 'NVME_ADM_CMD_SET_FEATURES'
+pci_nvme_setfeat cid 0 nsid 0x0 fid 0x7 save 0x0 cdw11 0x30003
+pci_nvme_setfeat_numq requested cq_count=4 sq_count=4, responding with cq_count=4 sq_count=4
+pci_nvme_enqueue_req_completion cid 0 cqid 0 dw0 0x30003 dw1 0x0 status 0x0
+pci_nvme_irq_msix raising MSI-X IRQ vector 0
+pci_nvme_mmio_doorbell_cq cqid 0 new_head 1
+pci_nvme_mmio_doorbell_sq sqid 0 new_tail 2
 pci_nvme_admin_cmd cid 1 sqid 0 opc 0x5 opname 'NVME_ADM_CMD_CREATE_CQ'
 pci_nvme_create_cq create completion queue, addr=0x1000, cqid=1, vector=0, qsize=3, qflags=1, ien=1
 pci_nvme_enqueue_req_completion cid 1 cqid 0 dw0 0x0 dw1 0x0 status 0x0
 pci_nvme_irq_msix raising MSI-X IRQ vector 0
-pci_nvme_mmio_doorbell_cq cqid 0 new_head 1
-pci_nvme_mmio_doorbell_sq sqid 0 new_tail 2
+pci_nvme_mmio_doorbell_cq cqid 0 new_head 2
+pci_nvme_mmio_doorbell_sq sqid 0 new_tail 3
 pci_nvme_admin_cmd cid 2 sqid 0 opc 0x1 opname 'NVME_ADM_CMD_CREATE_SQ'
 pci_nvme_create_sq create submission queue, addr=0x2000, sqid=1, cqid=1, qsize=3, qflags=1
 pci_nvme_enqueue_req_completion cid 2 cqid 0 dw0 0x0 dw1 0x0 status 0x0
 pci_nvme_irq_msix raising MSI-X IRQ vector 0
-pci_nvme_mmio_doorbell_cq cqid 0 new_head 2
+pci_nvme_mmio_doorbell_cq cqid 0 new_head 3
 """
+STARTED = START.count("\n")
 
 
 def seen(text: str, start: str = START) -> Monitor:
@@ -97,11 +106,6 @@ def test_a_sound_run_has_none(text: str) -> None:
     assert judge(monitor, rest=False).verdict == "clean"
 
 
-def test_every_rule_of_logs_is_tripped_here() -> None:
-    assert {rule for rule, _text in TRIPS} == SEEN_IN_LOGS
-    assert set(RULES) == SEEN_IN_LOGS | SEEN_BY_EXPLORER
-
-
 WITHOUT_BEGINNING = [fetch(7) + fetch(8), finish(7), fetch(7) + finish(8), release(3) + release(1)]
 WITHOUT_BEGINNING += [ring(3) + ring(2), "pci_nvme_mmio_aqattr wrote x attributes=0x70007\n"]
 
@@ -132,7 +136,7 @@ def test_who_has_the_ball_at_rest(text: str, word: str, states: list[str]) -> No
 def test_an_interrupt_is_of_the_queue_that_has_its_vector() -> None:
     two = START.replace("vector=0", "vector=1")
     other = "pci_nvme_enqueue_req_completion cid 9 cqid 0 dw0 0x0 dw1 0x0 status 0x0\n"
-    admin = "pci_nvme_mmio_doorbell_sq sqid 0 new_tail 3\n"
+    admin = "pci_nvme_mmio_doorbell_sq sqid 0 new_tail 4\n"
     admin += "pci_nvme_admin_cmd cid 9 sqid 0 opc 0x6 opname 'x'\n"
     text = ring(1) + fetch(7) + admin + finish(7) + other
     # The last that finished is the admin command, and CQ 1 says that it has posted.
@@ -185,19 +189,19 @@ def test_a_queue_whose_creation_failed_is_none() -> None:
 
 
 def test_a_parked_event_request_is_owed_nothing() -> None:
-    text = "pci_nvme_mmio_doorbell_sq sqid 0 new_tail 3\n"
+    text = "pci_nvme_mmio_doorbell_sq sqid 0 new_tail 4\n"
     text += "pci_nvme_admin_cmd cid 9 sqid 0 opc 0xc opname 'x'\npci_nvme_aer cid 9\n"
     verdict = judge(seen(text), rest=True)
     assert (verdict.verdict, verdict.in_flight) == ("clean", 0)
 
 
 SHADOWS = """\
-pci_nvme_mmio_doorbell_sq sqid 0 new_tail 3
+pci_nvme_mmio_doorbell_sq sqid 0 new_tail 4
 pci_nvme_admin_cmd cid 3 sqid 0 opc 0x7c opname 'NVME_ADM_CMD_DBBUF_CONFIG'
 pci_nvme_dbbuf_config dbs_addr=0x3000 eis_addr=0x4000
 pci_nvme_enqueue_req_completion cid 3 cqid 0 dw0 0x0 dw1 0x0 status 0x0
 pci_nvme_irq_msix raising MSI-X IRQ vector 0
-pci_nvme_mmio_doorbell_cq cqid 0 new_head 3
+pci_nvme_mmio_doorbell_cq cqid 0 new_head 4
 """
 
 
@@ -250,7 +254,7 @@ def test_a_completion_that_may_be_of_two_queues_accuses_nobody() -> None:
 def test_numbers_that_cannot_be_take_no_memory(line: str) -> None:
     monitor = Monitor()
     counts = read_log([(START + line * 3).encode()], monitor.handlers)
-    assert counts.damaged == [15, 16, 17]
+    assert counts.damaged == [STARTED + 1, STARTED + 2, STARTED + 3]
     assert len(monitor.sqs) == len(monitor.cqs) == 2
     assert monitor.findings == [] and judge(monitor, rest=True).verdict == "clean"
 
@@ -270,4 +274,4 @@ def test_what_is_kept_of_a_long_log_is_bounded() -> None:
 
 def test_several_devices_in_one_log_are_noticed() -> None:
     monitor = seen(START, start=START)
-    assert monitor.twice == (2, 16)
+    assert monitor.twice == (3, 25)

@@ -18,7 +18,7 @@ def test_the_page_is_what_the_verb_makes(nvmelab: Invoke) -> None:
 def test_every_rule_is_listed(nvmelab: Invoke) -> None:
     said = " ".join(nvmelab("rules").stdout.split())
     for name, rule in RULES.items():
-        assert f"{name} ({rule.party}): {rule.text}" in said
+        assert f"{name} ({rule.party}, {rule.severity}): {rule.text}" in said
     every = json.loads(nvmelab("rules", "--json").stdout)
     assert len(every) == len(RULES) + len(PROGRESS)
     assert every["sq.tail"]["party"] == "driver"

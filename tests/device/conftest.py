@@ -39,7 +39,7 @@ from nvmelab.storage.held import HeldWorker
 from nvmelab.storage.ram import RamBackend
 from nvmelab.storage.worker import StorageWorker
 from nvmelab.trace.bus import Bus
-from nvmelab.trace.events import EVENTS
+from nvmelab.trace.events import EVENTS, OURS
 
 PAGE = 4096
 RAM = 0x10_0000
@@ -157,10 +157,12 @@ class Bench:
         """Vectors in the order in which they were raised."""
         self.function.interrupt = self.interrupts.append
         self.events: list[tuple[str, tuple[object, ...]]] = []
-        """Trace events since the last `traced`: (name, values)."""
+        """Trace events since the last `traced`, those that QEMU has too: (name, values)."""
         if trace:
             bus = Bus()
-            bus.subscribe(lambda name, values: self.events.append((name, values)), EVENTS)
+            bus.subscribe(
+                lambda name, values: self.events.append((name, values)), set(EVENTS) - set(OURS)
+            )
             self.controller.trace = bus.emitter
         self.shadow: int | None = None
         """Where the shadow doorbells are; the EventIdx page follows. None: they are off."""

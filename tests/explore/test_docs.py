@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nvmelab.check.rules import RULES, SEEN_BY_EXPLORER
+from nvmelab.check.rules import EXPLORED, RULES
 from nvmelab.corpus.faults import FAULTS
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.table import DEVICES, LIVE, cell
@@ -19,7 +19,7 @@ def test_the_table_of_sizes_is_what_the_demo_prints() -> None:
 
 
 def test_every_rule_is_there_with_its_source() -> None:
-    for name in SEEN_BY_EXPLORER:
+    for name in EXPLORED:
         rule = RULES[name]
         assert f"| `{name}` | {rule.party} | {rule.text} | {rule.ref} |" in PAGE
 

@@ -13,7 +13,7 @@ from nvmelab.limits import LOG_MOMENTS_MAX
 from nvmelab.report.log_story import TooLarge, log_story
 from nvmelab.trace.qemu_reader import read_log
 from tests.check.test_diagnosis import EXCERPT, HANG
-from tests.check.test_monitor import IRQ, START, fetch, finish, release, ring
+from tests.check.test_monitor import IRQ, START, STARTED, fetch, finish, release, ring
 
 
 def story_of(log: bytes, sq_entries: int | None = None) -> Story:
@@ -86,4 +86,4 @@ def test_a_large_queue_has_fewer_moments_and_a_huge_one_none() -> None:
 def test_a_damaged_line_is_no_moment() -> None:
     damaged = fetch(10**9) + finish(10**9) + ring(10**9)
     log = START + ring(1) + fetch(7) + ring(2) + damaged
-    assert story_of(log.encode()).moments[-1].line == 17
+    assert story_of(log.encode()).moments[-1].line == STARTED + 3

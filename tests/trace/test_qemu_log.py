@@ -11,8 +11,10 @@ import re
 
 import pytest
 
-from nvmelab.trace.events import EVENTS
+from nvmelab.trace.events import EVENTS, OURS
 from nvmelab.trace.qemu_log import PatternError, QemuLogWriter, select
+from nvmelab.trace.qemu_reader import read_log
+from nvmelab.trace.taken import TAKEN
 
 # Style (S pairs with a space, E pairs with a sign of equality, C a value behind a colon, P words
 # only; + with words in front) and, for each field in order, key:form with d decimal, x hexadecimal,
@@ -129,7 +131,7 @@ TABLE = {
     "ub_mmiord_toosmall": ("E+", "offset:x"),
     "ub_mmiord_invalid_ofs": ("E+", "offset:x"),
 }
-NAMES = sorted(EVENTS)
+NAMES = sorted(set(EVENTS) - set(OURS))
 
 # The general rules of a reader: E takes `word=value`, S takes `word value`.
 VALUE = r"(0x[0-9a-f]+|\d+|'[^']*')"
@@ -245,6 +247,25 @@ def test_line_is_printed_as_in_a_log_of_qemu(
     name: str, values: tuple[object, ...], line: str
 ) -> None:
     assert printed(name, *values) == line + "\n"
+
+
+def test_our_own_events_have_names_of_their_own() -> None:
+    assert set(OURS) <= set(EVENTS) and not set(OURS) & set(TABLE)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_is_written_is_read(name: str) -> None:
+    taken = TAKEN[name]
+    values = [
+        number + 10 if form != "q" else "X" for number, (_, form) in enumerate(EVENTS[name].fields)
+    ]
+    seen: list[tuple[int, ...]] = []
+    counts = read_log(
+        [printed(name, *values).encode()],
+        {taken.handler: lambda _at, got: seen.append(got)},
+    )
+    assert seen == [tuple(values[number] for number in taken.fields)]
+    assert (counts.events, counts.damaged) == (1, [])
 
 
 def test_64_bit_address_is_printed_in_full() -> None:

@@ -4,178 +4,179 @@ It is told of events with the number of the line (or of the event), and finds br
 that its source can show. What it knows grows: a log may begin in the middle, so positions, sizes
 and commands are known only once something has told of them, and a rule that would need more is
 left alone. The state that it keeps is what `verdict` judges when the events end.
+
+The monitor moves the queues, and finds what breaks while they move. The groups of `rules` look at
+each event before that.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-import msgspec
-
-from nvmelab.check.rules import RULES
+from nvmelab.check.model import Command, Cq, Offer, Sq, Values, steps_between
+from nvmelab.check.reporter import Reporter
+from nvmelab.check.rule import Finding
+from nvmelab.check.rules import GROUPS, RULES
+from nvmelab.check.rules.reset import Due
 from nvmelab.limits import FINDINGS_MAX
+from nvmelab.spec.registers import CQE_SIZE, SQE_SIZE
+from nvmelab.trace.taken import SLOTS_MAX
 
-Values = tuple[int, ...]
-_SLOTS_MAX = 0xFFFF
-"""Largest queue identifier, CID and value of a doorbell."""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """A rule that was broken. `evidence` are numbers of lines or events."""
-
-    rule: str
-    text: str
-    evidence: list[int]
-
-    @property
-    def party(self) -> str:
-        return RULES[self.rule].party
-
-    @property
-    def ref(self) -> str:
-        return RULES[self.rule].ref
-
-
-class Command:
-    """One command since its fetch."""
-
-    __slots__ = ("cid", "effect", "fetched", "finished", "opcode", "parked", "sq")
-
-    def __init__(self, sq: Sq, cid: int, opcode: int, fetched: int) -> None:
-        self.sq = sq
-        self.cid = cid
-        self.opcode = opcode
-        self.fetched = fetched
-        """The line that tells of its fetch."""
-        self.finished = 0
-        """The line that tells that it is done; 0 if none does."""
-        self.parked = False
-        """An Asynchronous Event Request that waits for an event: nobody owes it anything."""
-        self.effect: Callable[[], None] | None = None
-        """What becomes of the queues when it succeeds."""
-
-
-class Sq:
-    """A submission queue, as far as it is known."""
-
-    __slots__ = (
-        *("cq", "dead", "dry", "entries", "flight", "freed", "from_start", "head", "id", "most"),
-        *("pool_empty", "rung", "tail", "taken"),
-    )
-
-    def __init__(self, id: int, cq: Cq | None, entries: int | None, *, from_start: bool) -> None:
-        self.id = id
-        self.cq = cq
-        self.entries = entries
-        self.from_start = from_start
-        """It was seen from its creation on."""
-        self.tail = 0 if from_start else None
-        self.head: int | None = 0 if from_start else None
-        self.dead = 0
-        """The line of a tail that cannot be: a device need not consume anything after it."""
-        self.most = 0
-        """The largest tail that was rung."""
-        self.rung: deque[int] = deque()
-        """For each entry that was rung and not fetched, the line of the doorbell that told of it,
-        oldest first."""
-        self.flight: dict[int, Command] = {}
-        """Fetched and not finished, by CID."""
-        self.taken = 0
-        """Requests in use, as far as it is known: fetched, and not posted."""
-        self.pool_empty: int | None = None
-        """The line that says that no request was free, if the last one about it said so."""
-        self.dry: tuple[int, int] | None = None
-        """A doorbell whose entry waits because no request is free, and the line that says so."""
-        self.freed: int | None = None
-        """The line that freed a request after that."""
-
-
-class Cq:
-    """A completion queue, as far as it is known."""
-
-    __slots__ = ("entries", "finished", "from_start", "head", "id", "most", "posted", "vector")
-
-    def __init__(self, id: int, entries: int | None, *, from_start: bool) -> None:
-        self.id = id
-        self.entries = entries
-        self.from_start = from_start
-        """It was seen from its creation on."""
-        self.head = 0 if from_start else None
-        self.vector: int | None = None
-        """Its interrupt vector, if its creation was seen."""
-        self.most = 0
-        """The largest head that was rung."""
-        self.finished: deque[Command] = deque()
-        """Finished and not surely posted, oldest first."""
-        self.posted: deque[Command] = deque()
-        """Posted, as far as it is known, and not released by the host, oldest first."""
+Handler = Callable[[int, Values], None]
 
 
 class Monitor:
     """Feed it with `handlers`; look at `sqs`, `cqs` and `findings` then.
 
-    `sq_entries` is the size of all I/O queues whose creation is not seen.
+    `sq_entries` is the size of all I/O queues whose creation is not seen. Rules that are `waived`
+    are not tried.
     """
 
-    def __init__(self, sq_entries: int | None = None) -> None:
+    def __init__(self, sq_entries: int | None = None, waived: Iterable[str] = ()) -> None:
         self.sq_entries = sq_entries
+        self.waived = frozenset(waived)
+        assert self.waived <= RULES.keys()
         self.sqs: dict[int, Sq] = {}
         self.cqs: dict[int, Cq] = {}
         self.findings: list[Finding] = []
-        self.counts: dict[str, int] = {}
-        """Findings by rule, those that were not kept included."""
         self.failed = 0
         """The line of a fatal status."""
         self.enabled = 0
         """The line that enabled the controller; 0 if it is not, or not known to be."""
+        self.down = 0
+        """The line of the reset that it was not enabled after; 0 if it is, or not known not to be.
+        """
         self.shadows = 0
         """The line that switched shadow doorbells on; 0 if they are off."""
         self.unsure = 0
         """The first completion that may be of several queues, whose creation was not seen."""
         self.twice: tuple[int, int] | None = None
         """Two lines that enable a controller with no reset between them."""
+        self.cc: int | None = None
+        """CC, if it was seen."""
+        self.page_size: int | None = None
+        """CC.MPS in bytes, if CC was seen."""
+        self.due: dict[str, Due] = {}
+        """What the controller owes itself: `ready` and `shutdown`."""
+        self.offer: Offer | None = None
+        self.exact = False
+        """The source shows the entries that are posted."""
+        self.bases: tuple[int | None, int | None] = (None, None)
+        """ASQ and ACQ."""
+        self.last: Command | None = None
+        """The last command that was fetched."""
+        self.answered: list[Callable[[int, Command, int], None]] = []
+        """Called for each command that is finished, before it takes effect: with the line, the
+        command, and its status without DNR, More and CRD."""
+        self._counts: dict[str, int] = {}
         self._admin_entries: tuple[int, int] | None = None
         self._last_admin: Command | None = None
-        self._last_rung: Sq | None = None
-        self._last_finished: Sq | None = None
-        self._head_next: int | None = None
-        self._pool_next: tuple[int, int] | None = None
-        self.handlers: dict[str, Callable[[int, Values], None]] = {
-            name: getattr(self, f"_{name}")
-            for name in (
-                *("mmio_doorbell_sq", "mmio_doorbell_cq", "update_sq_tail", "update_cq_head"),
-                *("command", "finished", "interrupt", "msix", "parked", "create_sq", "create_cq"),
-                *("del_sq", "del_cq", "aqattr", "started", "stopped", "reset", "err_cfs"),
-                "dbbuf_config",
-                *("ub_db_wr_misaligned", "ub_db_wr_invalid_sq", "ub_db_wr_invalid_cq"),
-                *("ub_db_wr_invalid_sqtail", "ub_db_wr_invalid_cqhead"),
-                *("admin_base", "mask_with_msix", "prp_offset"),
-                *("admin_unaligned", "admin_empty", "page_size"),
-                *("fetched_to", "fetching_ends", "pool_after_fetch", "pool_at_post"),
-            )
+        self.last_rung: Sq | None = None
+        self.last_finished: Sq | None = None
+        self.head_next: int | None = None
+        """What the head becomes with the next fetch, where a line says so."""
+        self.pool_next: tuple[int, int] | None = None
+        """A line that says whether a request is free after the next fetch, and what it says."""
+        self._entry: tuple[int, Values] | None = None
+        self._memory: list[tuple[str, int, int]] | None = None
+        self._early = False
+        """The command that is told of next was fetched when it should not be."""
+        self.shutdown = 0
+        """The line that asked for a shutdown; 0 if none is going on."""
+        self.seen: set[str] = set()
+        """The handlers that were called."""
+        self.handlers: dict[str, Handler] = {}
+        self._connect()
+
+    def _connect(self) -> None:
+        moves: dict[str, Handler] = {
+            "mmio_doorbell_sq": self._mmio_doorbell_sq,
+            "mmio_doorbell_cq": self._mmio_doorbell_cq,
+            "update_sq_tail": self._update_sq_tail,
+            "update_cq_head": self._update_cq_head,
+            "ub_db_wr_invalid_sqtail": self._invalid_tail,
+            "sqe": self._sqe,
+            "command": self._command,
+            "parked": self._parked,
+            "finished": self._finished,
+            "cqe": self._cqe,
+            "msix": self._msix,
+            "interrupt": self._interrupt,
+            "create_sq": self._asks("create_sq"),
+            "create_cq": self._asks("create_cq"),
+            "del_sq": self._asks("del_sq"),
+            "del_cq": self._asks("del_cq"),
+            "dbbuf_config": self._asks("dbbuf_config"),
+            "set_feature": self._asks("set_feature"),
+            "cc": self._cc,
+            "aqattr": self._aqattr,
+            "asq": lambda _at, values: self._base(0, values[0]),
+            "acq": lambda _at, values: self._base(1, values[0]),
+            "shutdown_set": self._shutdown_set,
+            "shutdown_cleared": lambda _at, _values: self._shutdown_set(0, ()),
+            "started": self._started,
+            "stopped": self._stopped,
+            "reset": self._reset,
+            "start_failed": self._err_cfs,
+            "err_cfs": self._err_cfs,
+            "offers": self._offers,
         }
+        lookers: dict[str, list[Handler]] = {}
+        for group in (*GROUPS, Reporter):
+            for name, handler in group(self).handlers.items():
+                lookers.setdefault(name, []).append(handler)
+        for name in {*moves, *lookers}:
+            steps = [*lookers.get(name, ()), *([moves[name]] if name in moves else ())]
+            self.handlers[name] = self._first(name, _chain(steps))
 
-    def _find(self, rule: str, text: str, *evidence: int) -> None:
-        count = self.counts[rule] = self.counts.get(rule, 0) + 1
+    def _first(self, name: str, handler: Handler) -> Handler:
+        """`handler`, which notes at its first call that there are such events."""
+
+        def noted(at: int, values: Values) -> None:
+            self.seen.add(name)
+            if self.handlers[name] is noted:
+                self.handlers[name] = handler
+            handler(at, values)
+
+        return noted
+
+    def find(self, rule: str, text: str, *evidence: int) -> None:
+        """A rule is broken. Line 0 is none."""
+        if rule in self.waived:
+            return
+        count = self._counts[rule] = self._counts.get(rule, 0) + 1
         if count <= FINDINGS_MAX:
-            self.findings.append(Finding(rule, text, [line for line in evidence if line]))
+            kept = [line for line in evidence if line]
+            said = RULES[rule]
+            self.findings.append(Finding(rule, said.party, text, said.ref, said.severity, kept))
 
-    def _sq(self, sqid: int) -> Sq:
+    @property
+    def exercised(self) -> list[str]:
+        """The rules that something in this run has tried."""
+        return [name for name, rule in RULES.items() if self.seen.intersection(rule.needs)]
+
+    def sq(self, sqid: int) -> Sq:
+        """That queue, known or not."""
         sq = self.sqs.get(sqid)
         if sq is None:
             entries = self.sq_entries if sqid else None
             # Without its creation, a queue is taken for one with a CQ of the same number, until a
             # completion says otherwise.
-            sq = self.sqs[sqid] = Sq(sqid, self._cq(sqid), entries, from_start=False)
+            sq = self.sqs[sqid] = Sq(sqid, self.cq(sqid), entries, from_start=False)
         return sq
 
-    def _cq(self, cqid: int) -> Cq:
+    def cq(self, cqid: int) -> Cq:
+        """That queue, known or not."""
         cq = self.cqs.get(cqid)
         if cq is None:
             entries = self.sq_entries if cqid else None
             cq = self.cqs[cqid] = Cq(cqid, entries, from_start=False)
         return cq
+
+    @property
+    def all_from_start(self) -> bool:
+        """Every command that could be completed was seen."""
+        return all(sq.from_start for sq in self.sqs.values())
 
     # Doorbells.
 
@@ -186,12 +187,12 @@ class Monitor:
 
     def _update_sq_tail(self, at: int, values: Values) -> None:
         sqid, tail = values
-        sq = self._last_rung = self._sq(sqid)
-        steps = _steps(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
+        sq = self.last_rung = self.sq(sqid)
+        steps = steps_between(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
         if sq.from_start and sq.entries and len(sq.rung) + steps >= sq.entries:
             text = f"tail {tail} of SQ {sqid} is rung, over entries that were not fetched"
-            self._find("sq.tail", text, sq.rung[0], at)
-        if len(sq.rung) + steps > _SLOTS_MAX:
+            self.find("sq.tail", text, sq.rung[0], at)
+        if len(sq.rung) + steps > SLOTS_MAX:
             sq.rung.clear()
         sq.rung.extend([at] * steps)
         sq.tail = tail
@@ -206,114 +207,193 @@ class Monitor:
 
     def _update_cq_head(self, at: int, values: Values) -> None:
         cqid, head = values
-        cq = self._cq(cqid)
-        released = _steps(cq.head, head, cq.entries)
+        cq = self.cq(cqid)
+        released = steps_between(cq.head, head, cq.entries)
         cq.head = head
         if head > cq.most:
             cq.most = head
         for _ in range(released):
             # What was released was posted.
-            if not cq.posted and cq.finished:
+            if not cq.posted and cq.finished and not self.exact:
                 self._post(cq, at)
             if cq.posted:
                 cq.posted.popleft()
-            elif cq.from_start and self._all_from_start():
-                self._find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
+            elif cq.from_start and self.all_from_start:
+                self.find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
                 break
 
-    def _ub_db_wr_misaligned(self, at: int, values: Values) -> None:
-        self._find("doorbell.aligned", f"a write to {values[0]:#x}, within a doorbell", at)
-
-    def _ub_db_wr_invalid_sq(self, at: int, values: Values) -> None:
-        self._find("doorbell.queue", f"the tail doorbell of SQ {values[0]}, which is none", at)
-
-    def _ub_db_wr_invalid_cq(self, at: int, values: Values) -> None:
-        self._find("doorbell.queue", f"the head doorbell of CQ {values[0]}, which is none", at)
-
-    def _ub_db_wr_invalid_sqtail(self, at: int, values: Values) -> None:
-        self._find("doorbell.value", f"tail {values[1]} for SQ {values[0]}, outside of it", at)
-        self._sq(values[0]).dead = at
-
-    def _ub_db_wr_invalid_cqhead(self, at: int, values: Values) -> None:
-        self._find("doorbell.value", f"head {values[1]} for CQ {values[0]}, outside of it", at)
+    def _invalid_tail(self, at: int, values: Values) -> None:
+        self.sq(values[0]).dead = at
 
     # Commands.
 
+    def _sqe(self, at: int, values: Values) -> None:
+        """The entry of the command that is told of next."""
+        sqid, slot = values[:2]
+        sq = self.sq(sqid)
+        if sq.from_start and sq.head is not None and slot != sq.head:
+            text = f"the entry in slot {slot} of SQ {sqid} is fetched, and the head is {sq.head}"
+            self.find("sq.fetched-early", text, at)
+            sq.head = slot
+            self._early = True
+        self._entry = sqid, values[2:]
+
     def _command(self, at: int, values: Values) -> None:
         cid, sqid, opcode = values
-        sq = self._sq(sqid)
+        sq = self.sq(sqid)
         if sq.rung:
             sq.rung.popleft()
-        elif sq.from_start and self._shows_doorbells(sq):
-            self._find(
-                "sq.fetched-early", f"CID {cid:#x} is fetched from SQ {sqid}, which is empty", at
-            )
+        elif sq.from_start and self._shows_doorbells(sq) and not self._early:
+            text = f"CID {cid:#x} is fetched from SQ {sqid}, which is empty"
+            self.find("sq.fetched-early", text, at)
+            self._early = True
         before = sq.flight.get(cid)
         if before and not before.parked:
-            self._find(
-                "sq.cid-in-use",
-                f"CID {cid:#x} of SQ {sqid} is fetched again before it is finished",
-                *(before.fetched, at),
-            )
-        command = sq.flight[cid] = Command(sq, cid, opcode, at)
+            sq.twice.add(cid)
+            if not self._early:  # else it may be an old entry that is fetched
+                text = f"CID {cid:#x} of SQ {sqid} is fetched again before it is finished"
+                self.find("sq.cid-in-use", text, before.fetched, at)
+        self._early = False
+        entry, self._entry = self._entry, None
+        words = entry[1] if entry and entry[0] == sqid else None
+        command = self.last = sq.flight[cid] = Command(sq, cid, opcode, at, words)
         sq.taken += 1
-        sq.dry = sq.freed = sq.pool_empty = None
+        sq.dry = sq.freed = None
         sq.dead = 0
-        if self._head_next is not None:
-            sq.head, self._head_next = self._head_next, None
+        if self.head_next is not None:
+            sq.head, self.head_next = self.head_next, None
             if sq.tail is None:
                 sq.tail = sq.head
         elif sq.head is not None and sq.entries:
             sq.head = (sq.head + 1) % sq.entries
-        if self._pool_next:
-            line, empty = self._pool_next
-            sq.pool_empty, self._pool_next = line if empty else None, None
+        empty_at = 0
+        if self.pool_next:
+            line, empty = self.pool_next
+            empty_at, self.pool_next = line if empty else 0, None
         elif sq.entries is not None and sq.taken >= sq.entries:
-            sq.pool_empty = at
-        if sq.pool_empty and sq.rung:
-            sq.dry = (sq.rung[0], sq.pool_empty)
+            empty_at = at
+        if empty_at and sq.rung:
+            sq.dry = (sq.rung[0], empty_at)
         if sqid == 0:
             self._last_admin = command
+            if command.asks:
+                self.seen.add(command.asks[0])
 
     @staticmethod
     def _shows_doorbells(sq: Sq) -> bool:
         """With ioeventfd, QEMU logs no doorbells but those of queue 0."""
         return sq.tail != 0 or sq.id == 0
 
-    def _parked(self, at: int, values: Values) -> None:
-        command = self._sq(0).flight.get(values[0])
+    def _asks(self, name: str) -> Handler:
+        """What the last admin command asks for, where its entry does not say so."""
+
+        def asks(_at: int, values: Values) -> None:
+            if self._last_admin and self._last_admin.words is None:
+                self._last_admin.asks = name, values
+
+        return asks
+
+    def _parked(self, _at: int, values: Values) -> None:
+        command = self.sq(0).flight.get(values[0])
         if command:
             command.parked = True
             command.sq.taken -= 1
 
     def _finished(self, at: int, values: Values) -> None:
         cid, cqid, status = values
-        cq = self._cq(cqid)
+        cq = self.cq(cqid)
         sqs = [sq for sq in self.sqs.values() if sq.cq is cq and cid in sq.flight]
         if not sqs:
             sqs = [sq for sq in self.sqs.values() if not sq.from_start and cid in sq.flight]
             self.unsure = self.unsure or (at if len(sqs) > 1 else 0)
         if not sqs:
             known = [sq for sq in self.sqs.values() if sq.cq is cq]
-            if known and self._all_from_start():
-                self._find(
-                    "cq.unknown-command",
-                    f"CID {cid:#x} is finished for CQ {cqid}, and no such command was fetched",
-                    at,
-                )
+            twice = any(cid in sq.twice for sq in known)
+            if known and self.all_from_start and not twice:
+                text = f"CID {cid:#x} is finished for CQ {cqid}, and no such command was fetched"
+                self.find("cq.unknown-command", text, at)
             elif len(known) == 1:  # it was fetched before the log begins
-                self._last_finished = known[0]
+                self.last_finished = known[0]
             return
         sq = min(sqs, key=lambda sq: sq.flight[cid].fetched)
         sq.cq = cq
         command = sq.flight.pop(cid)
-        command.finished = at
+        command.finished, command.status, command.sqhd = at, status, sq.head
         if command.parked:
             sq.taken += 1  # it waits for its completion as others do
         cq.finished.append(command)
-        self._last_finished = sq
-        if command.effect and not status & 0x7FF:
-            command.effect()
+        self.last_finished = sq
+        for look in self.answered:
+            look(at, command, status & 0x7FF)
+        if command.asks and not status & 0x7FF:
+            self._carry_out(at, *command.asks)
+
+    def _carry_out(self, at: int, asked: str, values: Values) -> None:
+        """An admin command has succeeded that changes queues."""
+        self._memory = None
+        if asked == "create_sq":
+            base, sqid, cqid, qsize = values[:4]
+            sq = self.sqs[sqid] = Sq(sqid, self.cq(cqid), qsize + 1, from_start=True)
+            sq.base = base
+        elif asked == "create_cq":
+            base, cqid, vector, qsize, _flags, ien = values
+            cq = self.cqs[cqid] = Cq(cqid, qsize + 1, from_start=True)
+            cq.base, cq.vector, cq.ien = base, vector, bool(ien)
+        elif asked == "del_sq":
+            gone = self.sqs.pop(values[0], None)
+            if gone and gone.cq and self.exact:
+                kept = [command for command in gone.cq.finished if command.sq is not gone]
+                gone.cq.finished.clear()
+                gone.cq.finished.extend(kept)
+        elif asked == "del_cq":
+            self.cqs.pop(values[0], None)
+        elif asked == "dbbuf_config":
+            self.shadows = at
+
+    # Completion queues.
+
+    def _cqe(self, at: int, values: Values) -> None:
+        """An entry is posted, which shows."""
+        self.exact = True
+        cqid, slot, _dw0, _dw1, sqhd, sqid, cid, phase, _status = values
+        cq = self.cq(cqid)
+        if cq.from_start and cq.entries:
+            self._posting(at, cq, slot, phase)
+        if cq.ien:
+            cq.unsignalled = cq.unsignalled or at
+        command = next((c for c in cq.finished if c.cid == cid and c.sq.id == sqid), None)
+        if command is None:
+            own = self.sqs.get(sqid)
+            twice = own and cid in own.twice
+            if cq.from_start and self.all_from_start and not twice:
+                text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cqid}, and no such one is done"
+                self.find("cq.unknown-command", text, at)
+            return
+        sq = command.sq
+        if sq.from_start and sq.entries and command.sqhd is not None and sq.head is not None:
+            moved = (sq.head - command.sqhd) % sq.entries
+            if sqhd >= sq.entries or (sqhd - command.sqhd) % sq.entries > moved:
+                text = (
+                    f"SQHD {sqhd} of SQ {sqid}: its head was {command.sqhd} when CID {cid:#x} was "
+                    f"done, and is {sq.head}"
+                )
+                self.find("cq.sqhd", text, command.finished, at)
+        cq.finished.remove(command)
+        cq.finished.appendleft(command)
+        self._post(cq, at)
+
+    def _posting(self, at: int, cq: Cq, slot: int, phase: int) -> None:
+        assert cq.entries
+        if cq.full:
+            self.find("cq.overrun", f"an entry is posted to CQ {cq.id}, which is full", at)
+        if slot != cq.tail:
+            self.find(
+                "cq.slot", f"slot {slot} of CQ {cq.id} is posted to, and the next is {cq.tail}", at
+            )
+        elif phase != cq.phase:
+            self.find("cq.phase", f"slot {slot} of CQ {cq.id} gets the old phase tag {phase}", at)
+        cq.tail = (slot + 1) % cq.entries
+        cq.phase = phase ^ (cq.tail == 0)
 
     def _msix(self, at: int, values: Values) -> None:
         """A posting run has ended. Where several queues have that vector it may be of any: none of
@@ -326,157 +406,93 @@ class Monitor:
 
     def _interrupt(self, at: int, _values: Values) -> None:
         """As `_msix`, without a vector: most likely of the queue that got a command last."""
-        if self._last_finished and self._last_finished.cq:
-            self._posted(self._last_finished.cq, at)
+        if self.last_finished and self.last_finished.cq:
+            self._posted(self.last_finished.cq, at)
 
     def _posted(self, cq: Cq, at: int) -> None:
         """What had finished is posted, as far as there was room."""
-        while cq.finished and not self._full(cq):
+        cq.unsignalled = 0
+        while not self.exact and cq.finished and not cq.full:
             self._post(cq, at)
-
-    def _all_from_start(self) -> bool:
-        """Every command that could be completed was seen."""
-        return all(sq.from_start for sq in self.sqs.values())
-
-    @staticmethod
-    def _full(cq: Cq) -> bool:
-        return cq.entries is not None and len(cq.posted) >= cq.entries - 1
 
     def _post(self, cq: Cq, at: int) -> None:
         command = cq.finished.popleft()
         cq.posted.append(command)
-        if len(cq.posted) > _SLOTS_MAX:
+        if len(cq.posted) > SLOTS_MAX:
             cq.posted.popleft()  # nothing tells of what the host releases
-        sq = command.sq
-        sq.taken -= 1
-        if sq.dry and sq.freed is None:
-            sq.freed = at
+        command.sq.taken -= 1
+        command.sq.request_freed(at)
 
-    # Registers, and what the device answered.
+    # The controller.
 
-    def _admin_base(self, at: int, _values: Values) -> None:
-        if self.enabled:
-            text = "a register of the admin queue is written while the controller is enabled"
-            self._find("registers.admin-queue-enabled", text, self.enabled, at)
+    def memory_of_queues(self) -> list[tuple[str, int, int]]:
+        """Name, first address and the address behind the last one of each queue, where known."""
+        if self._memory is not None:
+            return self._memory
+        found = []
+        for kind, queues, size in (("SQ", self.sqs, SQE_SIZE), ("CQ", self.cqs, CQE_SIZE)):
+            for queue in queues.values():
+                if queue.base is not None and queue.entries is not None:
+                    end = queue.base + queue.entries * size
+                    found.append((f"{kind} {queue.id}", queue.base, end))
+        self._memory = found
+        return found
 
-    def _admin_unaligned(self, at: int, values: Values) -> None:
-        self._find("registers.admin-queue-base", f"the admin queue's base is {values[0]:#x}", at)
+    def _cc(self, _at: int, values: Values) -> None:
+        self.cc = values[0]
+        self.page_size = 1 << 12 + (values[0] >> 7 & 0xF)
 
-    def _admin_empty(self, at: int, _values: Values) -> None:
-        self._find("registers.admin-queue-size", "enabled with an admin queue of one entry", at)
-
-    def _page_size(self, at: int, values: Values) -> None:
-        size, bound = values
-        text = f"enabled with pages of 2^{size} bytes, and the bound is 2^{bound}"
-        self._find("registers.page-size", text, at)
-
-    def _mask_with_msix(self, at: int, _values: Values) -> None:
-        self._find("interrupts.mask-with-msix", "INTMS or INTMC is written under MSI-X", at)
-
-    def _prp_offset(self, at: int, values: Values) -> None:
-        self._find(
-            "transfer.prp-offset", f"a PRP entry that is not the first is {values[0]:#x}", at
-        )
-
-    # Queues.
-
-    def _aqattr(self, at: int, values: Values) -> None:
-        self._admin_base(at, ())
+    def _aqattr(self, _at: int, values: Values) -> None:
         self._admin_entries = ((values[0] & 0xFFF) + 1, (values[0] >> 16 & 0xFFF) + 1)
+
+    def _base(self, queue: int, value: int) -> None:
+        asq, acq = self.bases
+        self.bases = (asq, value) if queue else (value, acq)
 
     def _started(self, at: int, _values: Values) -> None:
         if self.enabled:
             self.twice = self.twice or (self.enabled, at)
         self._clear()
-        self.enabled = at
+        self.enabled, self.down = at, 0
         sq_entries, cq_entries = self._admin_entries or (None, None)
         cq = self.cqs[0] = Cq(0, cq_entries, from_start=True)
         cq.vector = 0  # always (Base 2.2, 3.1.4.10)
-        self.sqs[0] = Sq(0, cq, sq_entries, from_start=True)
+        sq = self.sqs[0] = Sq(0, cq, sq_entries, from_start=True)
+        sq.base, cq.base = self.bases
 
-    def _stopped(self, _at: int, _values: Values) -> None:
+    def _stopped(self, at: int, _values: Values) -> None:
         self._clear()
-        self.enabled = 0
+        self.enabled, self.down = 0, at
 
-    _reset = _stopped
-
-    def _dbbuf_config(self, at: int, _values: Values) -> None:
-        def switch_on() -> None:
-            self.shadows = at
-
-        if self._last_admin:
-            self._last_admin.effect = switch_on
+    def _reset(self, at: int, values: Values) -> None:
+        self._stopped(at, values)
+        self.cc, self.bases = 0, (0, 0)
 
     def _clear(self) -> None:
+        self._memory = None
         self.sqs.clear()
         self.cqs.clear()
-        self._last_admin = self._last_rung = self._last_finished = None
-        self.failed = self.shadows = 0
+        self.last = self._last_admin = self.last_rung = self.last_finished = self._entry = None
+        self.failed = self.shadows = self.shutdown = 0
 
-    def _create_sq(self, _at: int, values: Values) -> None:
-        sqid, cqid, qsize = values
-
-        def create() -> None:
-            self.sqs[sqid] = Sq(sqid, self._cq(cqid), qsize + 1, from_start=True)
-
-        if self._last_admin:
-            self._last_admin.effect = create
-
-    def _create_cq(self, _at: int, values: Values) -> None:
-        cqid, vector, qsize = values
-
-        def create() -> None:
-            cq = self.cqs[cqid] = Cq(cqid, qsize + 1, from_start=True)
-            cq.vector = vector
-
-        if self._last_admin:
-            self._last_admin.effect = create
-
-    def _del_sq(self, _at: int, values: Values) -> None:
-        def delete() -> None:
-            self.sqs.pop(values[0], None)
-
-        if self._last_admin:
-            self._last_admin.effect = delete
-
-    def _del_cq(self, _at: int, values: Values) -> None:
-        def delete() -> None:
-            self.cqs.pop(values[0], None)
-
-        if self._last_admin:
-            self._last_admin.effect = delete
+    def _shutdown_set(self, at: int, _values: Values) -> None:
+        self.shutdown = at
 
     def _err_cfs(self, at: int, _values: Values) -> None:
         self.failed = at
 
-    # The reporter's lines: they name no queue, so that of the line beside them is meant.
-
-    def _fetched_to(self, _at: int, values: Values) -> None:
-        self._head_next = values[0]
-
-    def _pool_after_fetch(self, at: int, values: Values) -> None:
-        self._pool_next = (at, values[0])
-
-    def _fetching_ends(self, at: int, values: Values) -> None:
-        sq_empty, pool_empty = values
-        sq = self._last_rung
-        if sq and not sq_empty and pool_empty:
-            sq.pool_empty = at
-            if sq.rung and sq.dry is None:
-                sq.dry = (sq.rung[-1], at)
-
-    def _pool_at_post(self, at: int, values: Values) -> None:
-        sq = self._last_finished
-        if sq and not values[0]:
-            sq.pool_empty = None
-            if sq.dry and sq.freed is None:
-                sq.freed = at
+    def _offers(self, _at: int, values: Values) -> None:
+        self.offer = Offer(values)
 
 
-def _steps(before: int | None, after: int, entries: int | None) -> int:
-    """How many slots a pointer has moved; 1 where that cannot be known."""
-    if before is None:
-        return 1
-    if entries:
-        return (after - before) % entries
-    return after - before if after > before else int(after != before)
+def _chain(steps: list[Handler]) -> Handler:
+    """One after the other."""
+    if len(steps) == 1:
+        return steps[0]
+    first, rest = steps[0], _chain(steps[1:])
+
+    def chained(at: int, values: Values) -> None:
+        first(at, values)
+        rest(at, values)
+
+    return chained

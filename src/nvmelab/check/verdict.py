@@ -11,21 +11,24 @@ from typing import Literal
 
 import msgspec
 
-from nvmelab.check.monitor import Cq, Finding, Monitor, Sq
-from nvmelab.check.rules import PROGRESS
+from nvmelab.check.model import Sq
+from nvmelab.check.monitor import Monitor
+from nvmelab.check.rule import Finding
+from nvmelab.check.rules import PROGRESS, RULES
 
 Word = Literal["driver", "device", "platform", "undecided", "clean"]
-State = Literal["rung", "fetched", "finished", "posted"]
+State = Literal["rung", "fetched", "finished", "posted", "ready", "shutdown"]
 
 
 class Stuck(msgspec.Struct, frozen=True):
-    """Commands of one queue that wait in one state, and who must act."""
+    """Commands of one queue that wait in one state, and who must act; or the controller itself."""
 
     sqid: int
+    """0 also for what concerns no queue."""
     entries: int | None
     state: State
     """`rung`: not fetched. `fetched`: not finished. `finished`: not posted. `posted`: not
-    released."""
+    released. `ready`, `shutdown`: CSTS does not say what CC asked for."""
     count: int
     ball: list[str]
     """The parties that may have it; more than one where the source cannot tell."""
@@ -62,6 +65,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """What a stuck run breaks, with its reference; empty if none is."""
     notes: list[str]
     """What the source could not show, and what to record to see it."""
+    exercised: list[str]
+    """The rules that something in the run has tried."""
 
 
 OVER_COMMITTED = "lost wake-up on an over-committed queue"
@@ -72,7 +77,16 @@ def judge(monitor: Monitor, *, rest: bool) -> Verdict:
     """The verdict on what was seen."""
     unsure = monitor.unsure > 0
     waiting = [part for sq in monitor.sqs.values() for part in _waiting(sq, unsure=unsure)]
+    if monitor.shutdown:
+        owed = f"reset the controller: line {monitor.shutdown} asked for its shutdown"
+        waiting = [msgspec.structs.replace(part, ball=["driver"], owed=owed) for part in waiting]
+    in_flight = sum(part.count for part in waiting)
+    waiting += [
+        Stuck(0, None, state, 1, ["device"], due.text, [due.since])  # type: ignore[arg-type]
+        for state, due in monitor.due.items()
+    ]
     pattern = next(filter(None, map(_lost_wakeup, monitor.sqs.values())), None)
+    errors = [finding for finding in monitor.findings if finding.severity == "error"]
     word: Word
     if rest and monitor.failed:
         word = "undecided"
@@ -80,23 +94,32 @@ def judge(monitor: Monitor, *, rest: bool) -> Verdict:
         word = _agreed(waiting)
     elif rest and monitor.shadows:
         word = "undecided"
-    elif monitor.findings:
-        parties = {finding.party for finding in monitor.findings}
-        word = parties.pop() if len(parties) == 1 else "undecided"  # type: ignore[assignment]
+    elif errors:
+        parties = {finding.party for finding in errors}
+        word = parties.pop() if len(parties) == 1 else "undecided"
     else:
         word = "undecided" if pattern else "clean"
-    rule = ""
-    if rest and waiting and word in PROGRESS:
-        rule = f"{PROGRESS[word].text} ({PROGRESS[word].ref})"
     return Verdict(
         verdict=word,
         stuck=waiting if rest else [],
         findings=monitor.findings,
         pattern=pattern,
-        in_flight=sum(part.count for part in waiting),
-        rule=rule,
+        in_flight=in_flight,
+        rule=_broken_by_rest(monitor, waiting, word) if rest else "",
         notes=_notes(monitor, waiting, pattern, word, rest=rest),
+        exercised=monitor.exercised,
     )
+
+
+def _broken_by_rest(monitor: Monitor, waiting: list[Stuck], word: Word) -> str:
+    """The rule that a run at rest breaks, in words."""
+    if not waiting or word not in PROGRESS:
+        return ""
+    for due in monitor.due.values():
+        return RULES[due.rule].said
+    if all(part.state == "posted" for part in waiting) and word == "device":
+        return RULES["interrupts.raised"].said
+    return PROGRESS[word].said
 
 
 def _notes(
@@ -155,7 +178,7 @@ def _waiting(sq: Sq, *, unsure: bool) -> list[Stuck]:
             kept = list(lines)[:8]
             found.append(Stuck(sq.id, sq.entries, state, len(lines), ball, owed, kept))
 
-    full = cq is not None and _surely_full(cq)
+    full = cq is not None and cq.full
     add("rung", *_of_rung(sq, full), list(sq.rung))
     flight = [command.fetched for command in sq.flight.values() if not command.parked]
     party = ["device"] if sq.from_start or not unsure else ["driver", "device", "platform"]
@@ -167,7 +190,10 @@ def _waiting(sq: Sq, *, unsure: bool) -> list[Stuck]:
         else:
             add("finished", ["device"], "post it", finished)
         posted = [command.finished for command in cq.posted if command.sq is sq]
-        add("posted", ["driver", "platform"], "reap it, and release its entry", posted)
+        if cq.unsignalled:
+            add("posted", ["device"], "raise the interrupt", posted)
+        else:
+            add("posted", ["driver", "platform"], "reap it, and release its entry", posted)
     return found
 
 
@@ -175,16 +201,11 @@ def _of_rung(sq: Sq, full: bool) -> tuple[list[str], str]:
     """Who has the ball of entries that are rung and not fetched. A device may be out of requests
     only because of commands that it does not finish itself, or that a full CQ holds back."""
     if sq.dead:
-        return [
-            "driver"
-        ], f"delete the queue, whose tail in line {sq.dead} cannot be, and create it"
+        owed = f"delete the queue, whose tail in line {sq.dead} cannot be, and create it"
+        return ["driver"], owed
     if full and not sq.flight:
         return ["driver", "platform"], "release entries of the full CQ: its commands hold requests"
     return ["device"], "fetch it" if len(sq.rung) == 1 else "fetch them"
-
-
-def _surely_full(cq: Cq) -> bool:
-    return cq.entries is not None and len(cq.posted) >= cq.entries - 1
 
 
 def _lost_wakeup(sq: Sq) -> Pattern | None:

@@ -11,7 +11,7 @@ import click
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import Verdict, judge
 from nvmelab.cli.explore import write_file
-from nvmelab.cli.options import Fail
+from nvmelab.cli.options import Fail, waive_option
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
 from nvmelab.report.log_story import TooLarge, log_story
 from nvmelab.report.story_page import story_page
@@ -34,9 +34,15 @@ from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
     metavar="FILE",
     help="Write a page that shows the end of a queue that is stuck, line by line.",
 )
+@waive_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def diagnose(
-    log: str, hung: bool, sq_entries: int | None, html: Path | None, as_json: bool
+    log: str,
+    hung: bool,
+    sq_entries: int | None,
+    html: Path | None,
+    waived: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Judge the log of QEMU's nvme device, or of ours: who broke which rule; or, with --hung, who
     must act and does not. LOG may be compressed (gzip, zstd), and - is standard input.
@@ -52,7 +58,7 @@ def diagnose(
     nvmelab diagnose excerpt.log --hung --sq-entries 4 --json
     zcat qemu.log.gz | nvmelab diagnose -
     """
-    monitor = Monitor(sq_entries)
+    monitor = Monitor(sq_entries, waived)
     counts = _read(log, monitor)
     verdict = judge(monitor, rest=hung)
     if html:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nvmelab.check.rules import RULES
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.limits import LATENCY_MAX_NS
 from nvmelab.schedule import Schedule
@@ -97,10 +98,12 @@ def _refuse_image(option: str, name: str, images: list[str]) -> None:
             raise Fail(f"{option} {name} is an image that is served; name another file")
 
 
-def refuse_blind_check(check: str | None, doorbells: str) -> None:
+def refuse_blind_check(check: str | None, waived: tuple[str, ...], doorbells: str) -> None:
     """Raises Fail where nothing could be judged."""
     if check and doorbells == "mapped":
         raise Fail("--doorbells mapped excludes --check: such doorbells are seen late")
+    if waived and not check:
+        raise Fail("--waive needs --check")
 
 
 def schedules(
@@ -122,6 +125,15 @@ def schedules(
         made.append(Schedule(seed + number, name, facts))
     return made
 
+
+waive_option = click.option(
+    "--waive",
+    "waived",
+    multiple=True,
+    type=click.Choice(list(RULES)),
+    metavar="RULE",
+    help="Leave a rule out of the judgment. May be repeated; `nvmelab rules` lists them.",
+)
 
 _DEVICE_OPTIONS = (
     click.option(
@@ -195,6 +207,7 @@ _DEVICE_OPTIONS = (
         help="Judge the guest's driver, and the controller: the summary has the verdict. "
         "--check=stop stops the guest at the first finding (run only).",
     ),
+    waive_option,
     click.option(
         "--json",
         "as_json",

@@ -7,16 +7,15 @@ import json
 import click
 import msgspec
 
-from nvmelab.check.rules import PROGRESS, RULES
-from nvmelab.report.rules import rules_page, rules_text
+from nvmelab.report.rules import every_rule, rules_page, rules_text, seen_by, tests_of
 
 
 @click.command(short_help="What is judged, with the specification's sections.")
 @click.option("--page", is_flag=True, help="As the page docs/rules.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def rules(page: bool, as_json: bool) -> None:
-    """Every rule: its name, whose it is, what it says, where the specification says it, and which
-    of explore, run --check and diagnose can see it broken.
+    """Every rule: its name, who breaks it, whether it decides a verdict (error) or is told (note),
+    what it says, where the specification says it, where a breach shows, and the tests that trip it.
 
     \b
     nvmelab rules
@@ -24,7 +23,10 @@ def rules(page: bool, as_json: bool) -> None:
     nvmelab rules --page > docs/rules.md
     """
     if as_json:
-        every = {**RULES, **{f"progress.{party}": rule for party, rule in PROGRESS.items()}}
-        click.echo(json.dumps(msgspec.to_builtins(every)))
+        every = {
+            name: msgspec.to_builtins(rule) | {"seen_by": seen_by(name), "tests": tests_of(name)}
+            for name, rule in every_rule().items()
+        }
+        click.echo(json.dumps(every))
     else:
         click.echo(rules_page() if page else rules_text(), nl=not page)

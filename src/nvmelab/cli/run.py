@@ -19,7 +19,8 @@ from typing import Any
 import click
 import msgspec
 
-from nvmelab.check.monitor import Finding
+from nvmelab.check.live import LiveMonitor
+from nvmelab.check.rule import Finding
 from nvmelab.cli.options import (
     Fail,
     device_options,
@@ -90,6 +91,7 @@ def run(
     trace: tuple[str, ...],
     trace_file: str | None,
     check: str | None,
+    waived: tuple[str, ...],
     as_json: bool,
     dry_run: bool,
 ) -> None:
@@ -109,7 +111,7 @@ def run(
     try:
         _refuse_misplaced(qemu)
         mode = doorbells_of(persona, doorbells)
-        refuse_blind_check(check, mode)
+        refuse_blind_check(check, waived, mode)
         plan = rewrite(qemu)
         disks = [
             msgspec.structs.replace(
@@ -131,7 +133,7 @@ def run(
         logs = trace_files(trace, trace_file, mode, [disk.path for disk in disks])
         chosen = schedules(seed, schedule_file, mode, disks)
         mapped = mode == "mapped"
-        status = _run(plan, disks, logs, chosen, as_json, mapped=mapped, check=check)
+        status = _run(plan, disks, logs, chosen, as_json, mapped=mapped, check=check, waived=waived)
     except _CANNOT as error:
         raise CannotRun(str(error)) from None
     sys.exit(status)
@@ -206,6 +208,7 @@ def _run(
     *,
     mapped: bool,
     check: str | None,
+    waived: tuple[str, ...],
 ) -> int:
     """Serve the disks, run QEMU, report. The exit status is QEMU's."""
     services: list[Service] = []
@@ -216,7 +219,13 @@ def _run(
         sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(disks))]
         for disk, socket, log, schedule in zip(disks, sockets, logs, chosen, strict=True):
             service = Service(
-                disk, socket, loop, trace=log, mapped=mapped, schedule=schedule, check=bool(check)
+                disk,
+                socket,
+                loop,
+                trace=log,
+                mapped=mapped,
+                schedule=schedule,
+                check=LiveMonitor(waived) if check else None,
             )
             stack.callback(service.close)
             services.append(service)

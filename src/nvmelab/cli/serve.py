@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from nvmelab.check.live import LiveMonitor
 from nvmelab.cli.options import (
     Fail,
     device_options,
@@ -60,6 +61,7 @@ def serve(
     trace: tuple[str, ...],
     trace_file: str | None,
     check: str | None,
+    waived: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Serve IMAGE as an NVMe controller to any vfio-user client, until Ctrl-C.
@@ -95,11 +97,12 @@ def serve(
     )
     (trace_log,) = trace_files(trace, trace_file, mode, [image])
     (schedule,) = schedules(seed, schedule_file, mode, [disk])
-    refuse_blind_check(check, mode)
+    refuse_blind_check(check, waived, mode)
     if check == "stop":
         raise Fail("--check=stop needs a QEMU of ours: use nvmelab run")
     mapped = mode == "mapped"
-    _serve(disk, socket_path, trace_log, schedule, as_json, mapped=mapped, check=check is not None)
+    judge = LiveMonitor(waived) if check else None
+    _serve(disk, socket_path, trace_log, schedule, as_json, mapped=mapped, check=judge)
 
 
 def _serve(
@@ -110,7 +113,7 @@ def _serve(
     as_json: bool,
     *,
     mapped: bool,
-    check: bool,
+    check: LiveMonitor | None,
 ) -> None:
     """Until a signal ends it; then the summary."""
     loop = Loop()

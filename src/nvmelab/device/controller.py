@@ -118,7 +118,7 @@ class Controller:
         self.config = config
         self.memory = memory
         self.namespaces = {namespace.nsid: namespace for namespace in namespaces}
-        self.interrupt: Callable[[int], None] = _unconnected
+        self.interrupt: Callable[[int], None] = lambda _vector: None
         self.clock = clock
         self.worker = worker
         self.data_deferred = worker is not None and worker.carries_data
@@ -183,6 +183,8 @@ class Controller:
 
     def add_cq(self, cq: CompletionQueue) -> None:
         """Bring a completion queue into being."""
+        if self.trace:
+            rings.trace_stale_phase(self, cq)
         self.cqs[cq.id] = cq
         self._reorder()
         self.features.queues_created |= cq.id > 0
@@ -366,13 +368,14 @@ class Controller:
                 self.trace("err_addr_read", addr)
             self.life.fatal()
             return
-        head = sq.head + 1
+        slot = sq.head
+        head = slot + 1
         sq.head = 0 if head == sq.size else head
         sq.outstanding += 1
         request = Request(sq, words, self.clock())
         sq.fetched.append(request)
         if self.trace:
-            dispatch.trace_fetch(self.trace, request)
+            dispatch.trace_fetch(self.trace, request, slot)
 
     def _execute(self, sq: SubmissionQueue) -> None:
         dispatch.execute(self, sq.fetched.popleft())
@@ -467,6 +470,8 @@ class Controller:
                 self.trace("err_addr_write", addr)
             self.life.fatal()
             return
+        if self.trace:
+            dispatch.trace_post(self.trace, request)
         tail = cq.tail + 1
         if tail == cq.size:
             cq.tail = 0
@@ -491,7 +496,3 @@ class Controller:
             self.trace("irq_msix", cq.vector)
         self.statistics.interrupts += 1
         self.interrupt(cq.vector)
-
-
-def _unconnected(vector: int) -> None:
-    """No link is there to take the interrupt."""

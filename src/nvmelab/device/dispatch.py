@@ -73,6 +73,10 @@ _FUSE_AND_PSDT = 0xC300
 """CDW0 bits 15:14 and 9:8: fused commands and SGLs, of which we have neither."""
 
 
+_TO_HOST = 2
+"""Bits 1:0 of an opcode whose data goes to the host (Base 2.2, 3.1.3.4)."""
+
+
 def execute(controller: Controller, request: Request) -> None:
     """Carry out one fetched command. Everything the host did wrong becomes its status."""
     table = IO_COMMANDS if request.sq.id else ADMIN_COMMANDS
@@ -88,7 +92,10 @@ def execute(controller: Controller, request: Request) -> None:
         dw0 = entry.handler(controller, request, entry.command.from_words(request.words))
     except NvmeError as error:
         controller.finish(request, error.field)
-    except MemoryFault:
+    except MemoryFault as fault:
+        if controller.trace:
+            name = "err_addr_write" if request.opcode & 3 == _TO_HOST else "err_addr_read"
+            controller.trace(name, fault.addr)
         controller.finish(request, Status.DATA_TRANSFER_ERROR)
     except OSError as error:
         host_error(controller, request, error)
@@ -120,11 +127,19 @@ def host_error(controller: Controller, request: Request, error: OSError) -> None
     controller.finish(request, status)
 
 
-def trace_fetch(trace: Emit, request: Request) -> None:
-    """The event of a fetch, with the command's name as QEMU spells it."""
+def trace_fetch(trace: Emit, request: Request, slot: int) -> None:
+    """The events of a fetch, with the command's name as QEMU spells it."""
+    trace("sqe", request.sq.id, slot, *request.words)
     if request.sq.id:
         known = io.TRACE_NAMES.get(request.opcode, "NVME_NVM_CMD_UNKNOWN")
         trace("io_cmd", request.cid, request.nsid, request.sq.id, request.opcode, known)
     else:
         known = admin.TRACE_NAMES.get(request.opcode, "NVME_ADM_CMD_UNKNOWN")
         trace("admin_cmd", request.cid, request.sq.id, request.opcode, known)
+
+
+def trace_post(trace: Emit, request: Request) -> None:
+    """The event of a completion queue entry that was just written."""
+    sq, cq = request.sq, request.sq.cq
+    entry = (sq.head, sq.id, request.cid, cq.phase, request.status)
+    trace("cqe", cq.id, cq.tail, request.dw0, 0, *entry)

@@ -13,6 +13,7 @@ import msgspec
 
 from nvmelab.device.queues import CompletionQueue
 from nvmelab.device.registers import RegisterFile
+from nvmelab.limits import ABORTS_MAX, ASYNC_EVENT_REQUESTS_MAX
 from nvmelab.spec.registers import REVISION_1_4, Aqa, Cap, Cc, Csts, Register
 
 if TYPE_CHECKING:
@@ -83,9 +84,12 @@ class LifeCycle:
         return Csts.from_words((self.registers["csts"],))
 
     def _set_csts(self, **changes: int) -> None:
+        before = self.registers["csts"]
         csts = msgspec.structs.replace(self.csts, **changes)
-        self.registers["csts"] = int.from_bytes(csts.encode(), "little")
+        value = self.registers["csts"] = int.from_bytes(csts.encode(), "little")
         self._update()
+        if self._controller.trace and value != before:
+            self._controller.trace("csts", value)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """The host writes `size` bytes of the properties."""
@@ -222,9 +226,18 @@ class LifeCycle:
                 controller.trace("err_startfail")
             self.fatal()
         else:
-            self._set_csts(rdy=1)
             if controller.trace:
                 controller.trace("mmio_start_success")
+                controller.trace("offers", *self._offers())
+            self._set_csts(rdy=1)
+
+    def _offers(self) -> tuple[int, ...]:
+        """The values of the event `offers`."""
+        config = self._controller.config
+        vectors = config.vectors if self._controller.msix_enabled else 1
+        mdts = 4096 << config.mdts if config.mdts else 0
+        limits = (mdts, ASYNC_EVENT_REQUESTS_MAX, ABORTS_MAX)
+        return (config.queue_entries, config.io_queues, vectors, *limits)
 
     def _start(self) -> tuple[str, *tuple[int, ...]] | None:
         """Bring queue 0 into being; or the event that says what impossible thing was set up."""

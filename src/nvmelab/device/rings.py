@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nvmelab.device.queues import CompletionQueue, SubmissionQueue
+from nvmelab.memory import MemoryFault
 from nvmelab.spec.events import ErrorEvent, EventType
 from nvmelab.spec.logpages import LogPage
-from nvmelab.spec.registers import DOORBELLS
+from nvmelab.spec.registers import CQE_SIZE, DOORBELLS
 
 if TYPE_CHECKING:
     from nvmelab.device.controller import Controller
@@ -83,3 +84,17 @@ def _bad_doorbell(controller: Controller, info: ErrorEvent, qid: int = 0xFFFF) -
     """The write is ignored and reported (Base 2.2, 5.1.2.1)."""
     if controller.sqs:  # enabled: queue 0 exists
         controller.events.report(EventType.ERROR, info, LogPage.ERROR_INFORMATION, sqid=qid)
+
+
+def trace_stale_phase(controller: Controller, cq: CompletionQueue) -> None:
+    """Tell of the first slot that the host has not cleared: a phase tag of 1 there would be taken
+    for an entry."""
+    assert controller.trace
+    for slot in range(cq.size):
+        try:
+            word = controller.memory.load_u32(cq.base + slot * CQE_SIZE + 12)
+        except MemoryFault:
+            return
+        if word >> 16 & 1:
+            controller.trace("cq_not_cleared", cq.id, slot)
+            return

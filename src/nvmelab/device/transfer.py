@@ -67,12 +67,12 @@ def map_prp(
     `write` says that the pieces will be written to. Pages that follow each other are one piece.
     Raises NvmeError for a bad offset and MemoryFault for an address that is not guest memory.
     """
-    if prp1 & 3:
-        raise _misplaced("PRP1", prp1)
     first = page_size - prp1 % page_size
     rest = length - first
     if trace:
         trace("map_prp", min(first, length), length, prp1, prp2, length // page_size + 1)
+    if prp1 & 3:
+        raise _misplaced("PRP1", prp1)
     if rest <= 0:
         if trace:
             trace("map_addr", prp1, length)

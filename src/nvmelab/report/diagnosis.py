@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nvmelab.check.monitor import Finding
+from nvmelab.check.rule import Finding
+from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import AFFECTED, Pattern, Stuck, Verdict
 from nvmelab.report.explore import paragraph
 from nvmelab.trace.qemu_reader import Counts
@@ -13,6 +14,7 @@ _STATES = {
     "finished": "finished, never posted",
     "posted": "posted, and not released by the host",
 }
+_CONTROLLER = {"ready": "not ready as CC.EN says", "shutdown": "its shutdown is not complete"}
 
 
 def diagnosis_text(verdict: Verdict, counts: Counts, *, rest: bool) -> str:
@@ -30,21 +32,25 @@ def verdict_lines(verdict: Verdict, *, rest: bool, unit: str = "line") -> list[s
     lines.append(paragraph("VERDICT", said))
     if verdict.rule:
         lines.append(paragraph("rule", verdict.rule))
-    for finding in verdict.findings:
+    for finding in sorted(verdict.findings, key=lambda finding: finding.severity):
         lines += _finding(finding, unit)
     if verdict.pattern:
         lines += _pattern(verdict.pattern, unit)
     if not verdict.stuck and verdict.in_flight:
         flight = "1 command is" if verdict.in_flight == 1 else f"{verdict.in_flight} commands are"
         lines.append(paragraph("flight", f"{flight} under way at the end"))
-    return lines + [paragraph("note", note) for note in verdict.notes]
+    tried = f"{len(verdict.exercised)} of {len(RULES)} were tried (--json says which)"
+    return [*lines, *(paragraph("hint", note) for note in verdict.notes), paragraph("rules", tried)]
 
 
 def _stuck(part: Stuck, unit: str) -> str:
+    ball = " or ".join(part.ball)
+    if part.state in _CONTROLLER:
+        where = _numbers(part.evidence, unit)
+        return f"the controller: {_CONTROLLER[part.state]} ({where}); {ball}: {part.owed}"
     size = f" ({part.entries} entries)" if part.entries else ""
     commands = "1 command" if part.count == 1 else f"{part.count} commands"
     told = f", {_numbers(part.evidence, unit)}" + (", ..." * (part.count > len(part.evidence)))
-    ball = " or ".join(part.ball)
     return f"SQ {part.sqid}{size}, {commands}: {_STATES[part.state]}{told}; {ball}: {part.owed}"
 
 
@@ -54,9 +60,9 @@ def _numbers(numbers: list[int], unit: str) -> str:
 
 
 def _finding(finding: Finding, unit: str) -> list[str]:
-    where = _numbers(finding.evidence, unit)
+    said = f"{finding.party}: {finding.text} ({_numbers(finding.evidence, unit)})"
     return [
-        paragraph("FINDING", f"{finding.party}: {finding.text} ({where})"),
+        paragraph("FINDING" if finding.severity == "error" else "NOTE", said),
         paragraph("", f"{finding.rule}, {finding.ref}"),
     ]
 
@@ -127,7 +133,7 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
                 "rule": finding.rule,
                 "party": finding.party,
                 "ref": finding.ref,
-                "severity": "error",
+                "severity": finding.severity,
                 "text": finding.text,
                 "evidence": finding.evidence,
             }
@@ -146,4 +152,6 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
         "in_flight": verdict.in_flight,
         "rule": verdict.rule or None,
         "notes": verdict.notes,
+        "exercised": verdict.exercised,
+        "not_exercised": [name for name in RULES if name not in verdict.exercised],
     }

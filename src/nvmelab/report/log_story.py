@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from nvmelab.check.monitor import Command, Cq, Monitor, Sq
+from nvmelab.check.model import Command, Cq, Sq
+from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import OVER_COMMITTED, Stuck, Verdict
 from nvmelab.explore import story
 from nvmelab.limits import LOG_ENTRIES_MAX, LOG_MOMENTS_MAX, LOG_MOMENTS_MIN, LOG_SLOTS_MAX

@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
-from nvmelab.check.rules import PROGRESS, RULES, SEEN_BY_EXPLORER, SEEN_IN_LOGS, Rule
+from nvmelab.check.rule import Rule
+from nvmelab.check.rules import EXPLORED, PROGRESS, RULES, sources
+from nvmelab.corpus.breaches import BREACHES
+from nvmelab.corpus.faults import FAULTS, Fault
 from nvmelab.report.explore import paragraph, plain
 
 
-def _sources(name: str) -> str:
-    seen = [("explore", SEEN_BY_EXPLORER), ("run --check, diagnose", SEEN_IN_LOGS)]
-    return ", ".join(word for word, names in seen if name in names)
+def tests_of(name: str) -> list[str]:
+    """The tests that trip a rule, each by its planted breach or fault."""
+    breaches = [key for key, breach in BREACHES.items() if breach.rule == name]
+    found = [f"tests/rules/test_breaches.py[{key}]" for key in breaches]
+    faults = [key for key, fault in FAULTS.items() if (fault.rule or _progress(fault)) == name]
+    found += [f"tests/explore/test_rules.py[{key}]" for key in faults]
+    if name in EXPLORED:
+        found.append("tests/explore/test_rules.py")
+    if name == "progress.platform":
+        found.append("tests/explore/test_rules.py::test_the_platform_has_a_ball_too")
+    return found
 
 
-def _every() -> list[tuple[str, Rule, str]]:
-    """Name, rule, and who can see it broken."""
-    rows = [(name, rule, _sources(name)) for name, rule in RULES.items()]
-    everywhere = "explore, run --check, diagnose"
-    return rows + [(f"progress.{party}", rule, everywhere) for party, rule in PROGRESS.items()]
+def _progress(fault: Fault) -> str:
+    return f"progress.{fault.party}"
+
+
+def every_rule() -> dict[str, Rule]:
+    """By name, the rules of progress last."""
+    return {**RULES, **{f"progress.{party}": rule for party, rule in PROGRESS.items()}}
+
+
+def seen_by(name: str) -> list[str]:
+    """Where a breach of it shows."""
+    if name in RULES:
+        return sources(name)
+    return ["explore", "QEMU's log", "our device"]
 
 
 def rules_text() -> str:
     """A paragraph for each rule."""
     lines = []
-    for name, rule, seen in _every():
+    for name, rule in every_rule().items():
         lines += [
-            plain(f"{name} ({rule.party}): {rule.text}"),
-            paragraph("", f"{rule.ref}; {rule.kind}; seen by {seen}"),
+            plain(f"{name} ({rule.party}, {rule.severity}): {rule.text}"),
+            paragraph("", f"{rule.ref}; {rule.kind}; seen by {', '.join(seen_by(name))}"),
+            *(paragraph("", test) for test in tests_of(name)),
         ]
     return "\n".join(lines)
 
 
 def rules_page() -> str:
     """The whole of docs/rules.md."""
+    rules = every_rule()
     lines = [
         "# The rules",
         "",
-        f"{len(_every())} rules, made by `nvmelab rules --page`. The party is who breaks it.",
-        "`always`: an event breaks it; `eventually`: a run that is at rest does. Each has tests",
-        "that trip it and that do not: `tests/check/test_monitor.py` for what logs show,",
-        "`tests/explore/test_rules.py` for the explorer.",
+        f"{len(rules)} rules, made by `nvmelab rules --page`. The party is who breaks it. An",
+        "`error` decides a verdict, a `note` is told. `always`: an event breaks it; `eventually`:",
+        "a run that is at rest does. `--waive NAME` leaves a rule out. Each is tripped by a driver",
+        "or a device with one planted breach (`nvmelab rules` lists the tests); the same pair",
+        "without it breaks none.",
         "",
-        "| rule | party | says | source | kind | seen by |",
-        "|---|---|---|---|---|---|",
+        "| rule | party | says | source | severity | kind | seen by |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, rule, seen in _every():
-        lines.append(
-            f"| `{name}` | {rule.party} | {rule.text} | {rule.ref} | {rule.kind} | {seen} |"
-        )
+    for name, rule in rules.items():
+        cells = (rule.party, rule.text, rule.ref, rule.severity, rule.kind)
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {', '.join(seen_by(name))} |")
     return "\n".join(lines) + "\n"

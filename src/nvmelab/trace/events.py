@@ -2,7 +2,8 @@
 
 An event is a name and its values, in the order of the table. Names, fields and the form of a line
 are those of the trace events of QEMU's nvme device (there with `pci_nvme_` in front), as QEMU 11.1
-logs them; the free words of error events are ours.
+logs them; the free words of error events are ours. A few events, at the end, are our controller's
+own: what QEMU's log never shows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Event(NamedTuple):
     """(key, form): form `d` is decimal, `x` hexadecimal with 0x, `q` text in single quotes."""
     template: str
     """A str.format template for the values, which gives the text of the log line."""
+    style: str
+    """How the fields stand in it: S `key value`, E `key=value`, C the value behind a colon."""
 
 
 _FORM = {"d": "{}", "x": "{:#x}", "q": "'{}'"}
@@ -36,8 +39,9 @@ def _event(name: str, fields: str = "", words: str = "", style: str = "S") -> Ev
         text = ", ".join(f"{key}={_FORM[form]}" for key, form in parsed)
     else:
         assert style in "Cc" and len(parsed) == 1
-        return Event(name, parsed, f"{words}:{' ' * (style == 'C')}{_FORM[parsed[0][1]]}")
-    return Event(name, parsed, " ".join(filter(None, (words, text))))
+        text = f"{words}:{' ' * (style == 'C')}{_FORM[parsed[0][1]]}"
+        return Event(name, parsed, text, "C")
+    return Event(name, parsed, " ".join(filter(None, (words, text))), style)
 
 
 _TABLE = (
@@ -78,6 +82,7 @@ _TABLE = (
         "dbbuf_config",
         (("dbs_addr", "x"), ("eis_addr", "x")),
         "dbs_addr={:#x} eis_addr={:#x}",
+        "E",
     ),
     _event("update_sq_tail", "sqid:d new_tail:d"),
     _event("update_cq_head", "cqid:d new_head:d"),
@@ -105,6 +110,7 @@ _TABLE = (
         "setfeat_numq",
         (("cq_count", "d"), ("sq_count", "d"), ("cq_count", "d"), ("sq_count", "d")),
         "requested cq_count={} sq_count={}, responding with cq_count={} sq_count={}",
+        "E",
     ),
     # Completion and interrupt.
     _event("rw_cb", "cid:d blk:q"),
@@ -113,6 +119,7 @@ _TABLE = (
     _event("enqueue_req_completion", "cid:d cqid:d dw0:x dw1:x status:x"),
     _event("irq_msix", "vector:d", "raising MSI-X IRQ"),
     _event("irq_masked", "", "IRQ is masked"),
+    _event("irq_pin", "", "pulsing IRQ pin"),
     # Asynchronous events.
     _event("aer", "cid:d"),
     _event("aer_aerl_exceeded", "", "more Asynchronous Event Requests than AERL allows"),
@@ -158,6 +165,7 @@ _TABLE = (
     _event("err_startfail_acq_misaligned", "acq:x", "ACQ is not page aligned", "C"),
     _event("err_startfail_asqent_sz_zero", "", "AQA.ASQS is 0"),
     _event("err_startfail_acqent_sz_zero", "", "AQA.ACQS is 0"),
+    _event("err_startfail_page_too_small", "log2size:d min:d", "CC.MPS is too small,", "E"),
     _event("err_startfail_page_too_large", "log2size:d max:d", "CC.MPS is too large,", "E"),
     _event("err_startfail_css", "css:d", "CC.CSS is not supported", "c"),
     # What the host must not do, and what is ignored.
@@ -173,7 +181,23 @@ _TABLE = (
     _event("ub_mmiowr_invalid", "offset:x data:x", "write to no writable register,", "E"),
     _event("ub_mmiord_misaligned32", "offset:x", "register read is not aligned,", "E"),
     _event("ub_mmiord_toosmall", "offset:x", "register read below 4 bytes,", "E"),
+    # Our controller's own.
+    _event("sqe", "sqid:d slot:d " + " ".join(f"dw{number}:x" for number in range(16))),
+    _event("cqe", "cqid:d slot:d dw0:x dw1:x sqhd:d sqid:d cid:d phase:d status:x"),
+    _event("csts", "value:x"),
+    _event("offers", "mqes:d io_queues:d vectors:d mdts:d aerl:d acl:d"),
+    _event("cq_not_cleared", "cqid:d slot:d"),
 )
 
 EVENTS: dict[str, Event] = {event.name: event for event in _TABLE}
 assert len(EVENTS) == len(_TABLE)
+
+OURS = {
+    "sqe": "the submission queue entry that is fetched from this slot, as 16 dwords",
+    "cqe": "the completion queue entry that is posted to this slot",
+    "csts": "CSTS, which has changed",
+    "offers": "what an enabled controller offers: entries (CAP.MQES), I/O queue pairs, MSI-X "
+    "vectors, bytes of a transfer (MDTS; 0 is no limit), requests for events (AERL), aborts (ACL)",
+    "cq_not_cleared": "a slot of a new completion queue whose phase tag is not 0",
+}
+"""The events that QEMU's log does not have, and what they say."""

@@ -1,0 +1,199 @@
+"""Devices that break one rule: our controller with one step changed."""
+
+from __future__ import annotations
+
+from nvmelab.corpus.breaches.breach import Breach
+from nvmelab.corpus.faults import CompletesTwice, OverrunsCq, PhaseStays
+from nvmelab.device.controller import Controller
+from nvmelab.device.lifecycle import LifeCycle
+from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
+from nvmelab.spec.commands import AdminOpcode
+from nvmelab.spec.status import DNR, Status
+
+
+class FetchesTwice(Controller):
+    """The first entry of an I/O queue is fetched twice."""
+
+    again = False
+
+    def _fetch(self, sq: SubmissionQueue) -> None:
+        before = sq.head
+        super()._fetch(sq)
+        if sq.id and before == 0 and not self.again:
+            sq.head, self.again = before, True
+
+
+class SkipsSlot(Controller):
+    """The second entry of an I/O completion queue goes into the third slot."""
+
+    def _post(self, cq: CompletionQueue) -> None:
+        if cq.id and cq.tail == 1:
+            cq.tail = 2
+        super()._post(cq)
+
+
+class SqhdAhead(Controller):
+    """SQHD is one more than the head."""
+
+    def _post(self, cq: CompletionQueue) -> None:
+        sq = cq.finished[0].sq
+        head = sq.head
+        sq.head = (head + 1) % sq.size
+        super()._post(cq)
+        sq.head = head
+
+
+class WrongCid(Controller):
+    """The completion of an I/O command has another CID."""
+
+    def _post(self, cq: CompletionQueue) -> None:
+        if cq.id:
+            cq.finished[0].cid ^= 0x80
+        super()._post(cq)
+
+
+class RefusesSharedCq(Controller):
+    """A second submission queue of a completion queue is refused."""
+
+    def finish(self, request: Request, status: int = 0) -> None:
+        if request.sq.id == 0 and request.opcode == AdminOpcode.CREATE_IO_SQ:
+            cqid = request.words[11] >> 16
+            if self.cqs[cqid].sqs > 1:
+                self.remove_sq(self.sqs[request.words[10] & 0xFFFF])
+                status = Status.INVALID_QUEUE_IDENTIFIER | DNR
+        super().finish(request, status)
+
+
+class AnswersAtOnce(Controller):
+    """An Asynchronous Event Request is completed although there is no event."""
+
+    def _execute(self, sq: SubmissionQueue) -> None:
+        super()._execute(sq)
+        if self.events.parked:
+            request = self.events.parked.popleft()
+            request.sq.outstanding += 1
+            self.finish(request)
+
+
+class UnknownStatus(Controller):
+    """Reads end with a status code type that is reserved."""
+
+    def finish(self, request: Request, status: int = 0) -> None:
+        super().finish(request, 0x500 if request.sq.id and request.opcode == 2 else status)
+
+
+class FetchesAfterReset(Controller):
+    """An entry that was rung is fetched after the reset."""
+
+    left: SubmissionQueue | None = None
+
+    def clear(self) -> None:
+        rung = [sq for sq in self.sqs.values() if sq.id and sq.head != sq.tail]
+        super().clear()
+        self.left = rung[0] if rung else None
+
+    def run(self) -> bool:
+        sq, self.left = self.left, None
+        if sq:
+            self._fetch(sq)
+        return super().run()
+
+
+class PostsAfterReset(Controller):
+    """A command that was being carried out is completed after the reset."""
+
+    left: tuple[CompletionQueue, Request] | None = None
+
+    def clear(self) -> None:
+        busy = [(sq.cq, request) for sq in self.sqs.values() if sq.id for request in sq.working]
+        super().clear()
+        self.left = busy[0] if busy else None
+
+    def run(self) -> bool:
+        left, self.left = self.left, None
+        if left:
+            cq, request = left
+            cq.finished.append(request)
+            self._post(cq)
+        return super().run()
+
+
+class _NeverRises(LifeCycle):
+    @property
+    def _rdy_may_rise(self) -> bool:
+        return False
+
+
+class NeverReady(Controller):
+    """CSTS.RDY does not follow CC.EN."""
+
+    def __init__(self, *arguments: object, **more: object) -> None:
+        super().__init__(*arguments, **more)  # type: ignore[arg-type]
+        self.life = _NeverRises(self)
+
+
+class _NeverComplete(LifeCycle):
+    @property
+    def shutdown_lags(self) -> bool:
+        return False
+
+
+class NeverShutDown(Controller):
+    """A shutdown never becomes complete."""
+
+    def __init__(self, *arguments: object, **more: object) -> None:
+        super().__init__(*arguments, **more)  # type: ignore[arg-type]
+        self.life = _NeverComplete(self)
+
+
+class InterruptsPoller(Controller):
+    """A completion queue whose interrupts are disabled raises one."""
+
+    def _interrupt(self, cq: CompletionQueue) -> None:
+        ien, cq.ien, vector = cq.ien, True, cq.vector
+        if not ien:
+            cq.vector = 7
+        super()._interrupt(cq)
+        cq.ien, cq.vector = ien, vector
+
+
+class InterruptsTwice(Controller):
+    """Each interrupt is raised twice."""
+
+    def _interrupt(self, cq: CompletionQueue) -> None:
+        super()._interrupt(cq)
+        super()._interrupt(cq)
+
+
+class NeverInterrupts(Controller):
+    """No interrupt is raised for what is posted to an I/O queue."""
+
+    def _interrupt(self, cq: CompletionQueue) -> None:
+        if cq.id and cq.ien:
+            cq.unsignalled = False
+        else:
+            super()._interrupt(cq)
+
+
+BREACHES = [
+    Breach(name, rule, "device", device=device)
+    for name, rule, device in (
+        ("fetches-twice", "sq.fetched-early", FetchesTwice),
+        ("overruns-cq", "cq.overrun", OverrunsCq),
+        ("skips-slot", "cq.slot", SkipsSlot),
+        ("phase-stays", "cq.phase", PhaseStays),
+        ("sqhd-ahead", "cq.sqhd", SqhdAhead),
+        ("wrong-cid", "cq.unknown-command", WrongCid),
+        ("completes-twice", "cq.unknown-command", CompletesTwice),
+        ("refuses-shared-cq", "queues.refused", RefusesSharedCq),
+        ("answers-at-once", "commands.event-told", AnswersAtOnce),
+        ("unknown-status", "commands.status-type", UnknownStatus),
+        ("fetches-after-reset", "reset.fetched-while-disabled", FetchesAfterReset),
+        ("posts-after-reset", "reset.posted-while-disabled", PostsAfterReset),
+        ("never-ready", "reset.ready", NeverReady),
+        ("never-shut-down", "reset.shutdown-complete", NeverShutDown),
+        ("interrupts-poller", "interrupts.disabled", InterruptsPoller),
+        ("interrupts-twice", "interrupts.unasked", InterruptsTwice),
+        ("never-interrupts", "interrupts.raised", NeverInterrupts),
+    )
+]

@@ -23,6 +23,10 @@ dd if=/dev/nvme0n1 of=/dev/null bs=64k count=64
 """
 
 
+SEABIOS = {"queues.number-first"}
+"""What is noted of the firmware, which looks at the disk first (docs/findings.md)."""
+
+
 def logged(folder: Path, device: str, *words: str) -> bytes:
     """The log of a boot on `-device nvme` with these properties."""
     image, log = folder / "disk.img", folder / "qemu.log"
@@ -50,7 +54,8 @@ def test_linux_on_qemus_own_device_is_clean(
 ) -> None:
     log = logged(tmp_path, device, *words)
     verdict = verdict_on(log, rest=False)
-    assert (verdict.verdict, verdict.findings, verdict.in_flight) == ("clean", [], 0)
+    assert (verdict.verdict, verdict.in_flight) == ("clean", 0)
+    assert {finding.rule for finding in verdict.findings} == SEABIOS
     assert b"pci_nvme_io_cmd" in log
     lines = log.splitlines(keepends=True)
     source = random.Random(2388)
@@ -58,6 +63,7 @@ def test_linux_on_qemus_own_device_is_clean(
         begin = source.randrange(len(lines))
         end = source.randrange(begin, len(lines))
         cut = verdict_on(b"".join(lines[begin:end]), rest=False)
-        assert cut.findings == [] and cut.verdict in ("clean", "undecided"), (begin, end)
+        assert {finding.rule for finding in cut.findings} <= SEABIOS
+        assert cut.verdict in ("clean", "undecided"), (begin, end)
     if "dbcs=off" in device:
         assert verdict_on(log, rest=True).verdict == "clean"

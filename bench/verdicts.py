@@ -1,5 +1,4 @@
-"""How often the judge names the side that was changed: at every rest of every planted breach, and at
-every rest of small systems that the explorer goes through.
+"""How often the judge names the side that was changed: at every rest of every planted breach.
 
     python bench/verdicts.py
 

@@ -164,9 +164,18 @@ def test_a_queue_with_an_impossible_tail_is_the_drivers() -> None:
     bad = "pci_nvme_ub_db_wr_invalid_sqtail x, sqid=1, new_head=4\n"
     verdict = judge(seen(ring(1) + bad), rest=True)
     assert verdict.verdict == "driver" and verdict.stuck[0].state == "rung"
-    # QEMU's device ignores such a doorbell: what it fetches afterwards it owes.
+    # QEMU's device ignores such a doorbell: what it fetches afterwards it owes. Whether it stopped
+    # because of that doorbell nobody can tell.
     verdict = judge(seen(ring(2) + bad + fetch(7) + finish(7) + IRQ + release(1)), rest=True)
-    assert verdict.verdict == "device"
+    assert verdict.stuck[0].ball == ["device"] and verdict.verdict == "undecided"
+    assert "the driver broke a rule before" in verdict.notes[0]
+
+
+def test_a_breach_decides_where_the_ball_does_not() -> None:
+    text = ring(1) + fetch(7) + finish(7) + IRQ  # posted: the driver's, or the platform's
+    assert judge(seen(text), rest=True).verdict == "undecided"
+    bad = "pci_nvme_ub_db_wr_invalid_cqhead x, cqid=1, new_head=4\n"
+    assert judge(seen(text + bad), rest=True).verdict == "driver"
 
 
 def test_nothing_is_owed_by_a_controller_that_has_failed() -> None:

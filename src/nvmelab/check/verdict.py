@@ -91,7 +91,7 @@ def judge(monitor: Monitor, *, rest: bool) -> Verdict:
     if rest and monitor.failed:
         word = "undecided"
     elif rest and waiting:
-        word = _agreed(waiting)
+        word = _weighed(_agreed(waiting), errors)
     elif rest and monitor.shadows:
         word = "undecided"
     elif errors:
@@ -109,6 +109,16 @@ def judge(monitor: Monitor, *, rest: bool) -> Verdict:
         notes=_notes(monitor, waiting, pattern, word, rest=rest),
         exercised=monitor.exercised,
     )
+
+
+def _weighed(word: Word, errors: Sequence[Finding]) -> Word:
+    """Who has the ball, in the light of who broke a rule before. Where nobody can tell who has it,
+    a breach decides; where one side has it, and only the other one broke rules, nobody knows what
+    came of that."""
+    parties = {finding.party for finding in errors}
+    if word == "undecided":
+        return parties.pop() if len(parties) == 1 else word
+    return word if not parties or word in parties else "undecided"
 
 
 def _broken_by_rest(monitor: Monitor, waiting: list[Stuck], word: Word) -> str:
@@ -140,6 +150,12 @@ def _notes(
         notes.append(
             "no command is outstanding on this device: what waits, waits for something else"
         )
+    parties = {finding.party for finding in monitor.findings if finding.severity == "error"}
+    if rest and word == "undecided" and waiting and len(parties) == 1:
+        notes.append(
+            f"the {parties.pop()} broke a rule before, and what is owed now is another's: whether "
+            "the one comes of the other does not show; mend the first, and look again"
+        )
     if pattern and not rest:
         notes.append(
             "a healthy run whose log is cut here would look the same; if this is where everything "
@@ -150,7 +166,7 @@ def _notes(
             f"the completion in line {monitor.unsure} may be of several queues, whose creation is "
             "not in the log: record it from the start of the driver on"
         )
-    if rest and word == "undecided" and waiting:
+    if rest and word == "undecided" and waiting and any(len(part.ball) > 1 for part in waiting):
         notes.append(
             "this source shows neither what the host reads nor whether an interrupt reached it: "
             "let the driver log its interrupts and what it reaps, or run it on nvmelab run"

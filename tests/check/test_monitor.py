@@ -8,6 +8,7 @@ from nvmelab.check.monitor import Monitor
 from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import judge
 from nvmelab.trace.qemu_reader import read_log
+from nvmelab.trace.taken import TAKEN
 
 START = """\
 pci_nvme_mmio_cfg wrote MMIO, config controller config=0x460001
@@ -245,6 +246,10 @@ def test_a_completion_that_may_be_of_two_queues_accuses_nobody() -> None:
     verdict = judge(seen(text, start=""), rest=True)
     assert verdict.verdict == "undecided" and "in line 3" in verdict.notes[0]
     assert judge(seen(text, start=""), rest=False).verdict == "clean"
+
+
+def test_whatever_is_taken_is_handled() -> None:
+    assert {taken.handler for taken in TAKEN.values()} <= Monitor().handlers.keys()
 
 
 @pytest.mark.parametrize(

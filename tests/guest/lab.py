@@ -56,26 +56,27 @@ def accelerator() -> list[str]:
     return ["-accel", "kvm" if kvm_works(str(QEMU)) else "tcg"]
 
 
-def initrd_with(job: str, folder: Path) -> Path:
-    """An initrd whose guest runs this shell script as the job `test`. The script's first failing
-    command ends it. The kernel keeps its messages for `dmesg`: on the console they would come
-    between the letters of what the job prints."""
+def initrd_with(job: str, folder: Path, linux: str = "linux") -> Path:
+    """An initrd for a kernel of the lab, whose guest runs this shell script as the job `test`. The
+    script's first failing command ends it. The kernel keeps its messages for `dmesg`: on the
+    console they would come between the letters of what the job prints."""
     script = folder / "test.sh"
     script.write_text(f"set -e\ndmesg -n 1\n{job}\n")
     initrd = folder / "initrd"
-    subprocess.run([ROOT / "lab/add-job", INITRD, script, initrd], check=True)
+    subprocess.run([ROOT / "lab/add-job", LAB / linux / "initrd", script, initrd], check=True)
     return initrd
 
 
 def guest_command(
-    job: str, folder: Path, disk: Sequence[str], *, machine: str = "q35"
+    job: str, folder: Path, disk: Sequence[str], *, machine: str = "q35", linux: str = "linux"
 ) -> list[str]:
-    """A QEMU command line that boots Linux with two CPUs, runs a job and ends."""
+    """A QEMU command line that boots a Linux of the lab with two CPUs, runs a job and ends."""
     return [
         *(str(QEMU), *accelerator(), "-machine", machine, "-m", "1G", "-smp", "2"),
         *("-nic", "none", "-nographic", "-no-reboot"),
         *disk,
-        *("-kernel", str(KERNEL), "-initrd", str(initrd_with(job, folder))),
+        *("-kernel", str(LAB / linux / "vmlinuz")),
+        *("-initrd", str(initrd_with(job, folder, linux))),
         *("-append", "console=ttyS0 panic=-1 quiet job=test"),
     ]
 

@@ -73,7 +73,6 @@ FORMS: dict[bytes, Form] = {
     # 7.2's names.
     b"pci_nvme_shadow_doorbell_sq": _form("update_sq_tail", {"new_tail": "new_shadow_doorbell"}),
     b"pci_nvme_shadow_doorbell_cq": _form("update_cq_head", {"new_head": "new_shadow_doorbell"}),
-    b"pci_nvme_eventidx_sq": _form("update_sq_eventidx"),
     b"pci_nvme_inc_sq_head": _reporters("fetched_to", r"new_head (\d{1,5})", SLOTS_MAX, 1),
     b"pci_nvme_process_sq": _reporters(
         "fetching_ends", r"sq \(([01])\) OR sq->req_list \(([01])\)", 1, 2
@@ -96,9 +95,13 @@ class Counts:
         """Lines that are too long for a log, and were left out."""
 
 
-def read_log(chunks: Iterable[bytes], handlers: dict[str, Handler]) -> Counts:
-    """Call the handler of each event that has one, in order. A handler may put another one in its
-    place."""
+def read_log(
+    chunks: Iterable[bytes],
+    handlers: dict[str, Handler],
+    on_line: Callable[[bytes], None] | None = None,
+) -> Counts:
+    """Call the handler of each event that has one, in order, and `on_line` with the line before
+    that. A handler may put another one in its place."""
     counts = Counts()
     wanted = {
         name: (form.match, form.bases, form.largest, form.handler)
@@ -130,6 +133,8 @@ def read_log(chunks: Iterable[bytes], handlers: dict[str, Handler]) -> Counts:
             if not known and len(counts.damaged) < 100:
                 counts.damaged.append(number)
             continue
+        if on_line:
+            on_line(line)
         handlers[handler](number, values)
     counts.lines = number
     counts.events = events

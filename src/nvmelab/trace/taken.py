@@ -84,8 +84,6 @@ TAKEN: dict[str, Taken] = dict(
         _taken("mmio_doorbell_cq", "mmio_doorbell_cq", "*"),
         _taken("update_sq_tail", "update_sq_tail", "*"),
         _taken("update_cq_head", "update_cq_head", "*"),
-        _taken("update_sq_eventidx", "sq_eventidx", "*"),
-        _taken("update_cq_eventidx", "cq_eventidx", "*"),
         _taken("ub_db_wr_misaligned", "ub_db_wr_misaligned", "offset"),
         _taken("ub_db_wr_invalid_sq", "ub_db_wr_invalid_sq", "sqid"),
         _taken("ub_db_wr_invalid_cq", "ub_db_wr_invalid_cq", "cqid"),

@@ -31,7 +31,7 @@ def test_demo_prints_what_the_readme_says(tmp_path: Path) -> None:
     assert printed == found[1]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/diagnosing.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/diagnosing.md", "docs/reading-a-verdict.md"])
 def test_the_diagnosis_of_the_excerpt_is_what_is_printed(page: str) -> None:
     found = re.search(
         r"^\$ (?:\.venv/bin/)?nvmelab (diagnose tests/data/\S+ .*)\n((?:.*\n)*?)```$",

@@ -223,23 +223,23 @@ LOG_CHUNK_BYTES = 1 << 20
 LOG_LINE_BYTES_MAX = 64 << 10
 """Longest line of a log. The longest that QEMU's nvme device prints has some 200 bytes."""
 
-LOG_MOMENTS_MAX = 500
-"""Moments of a log that its page shows, the last ones: a hang is understood from its end."""
+PAGE_EVENTS_MAX = 100_000
+"""Events of a log that its page has, the last ones: such a page opens in a second or two."""
 
-LOG_MOMENTS_MIN = 40
-"""Moments that it shows of a large queue."""
+PAGE_COMMANDS_MAX = 50_000
+"""Commands in the timeline of a page, the last ones."""
 
-LOG_SLOTS_MAX = 100_000
-"""Slots of rings, over all moments of a page: some 5 MB."""
+PAGE_CIDS_MAX = 64
+"""Commands of a queue in one state whose CIDs a page names; the others are counted."""
 
-LOG_ENTRIES_MAX = 2048
-"""Largest queue that a page shows."""
+PAGE_LINE_BYTES_MAX = 300
+"""Bytes of a line that a page shows: the longest of our own events has some 250."""
 
 FINDINGS_MAX = 20
 """Findings of one rule that are kept with their evidence; further ones are counted."""
 
 LIVE_EVENTS_KEPT = 20_000
-"""Events of a guest that are kept to show what a verdict rests on: some 5 MB."""
+"""Events of a guest that are kept to show what a verdict rests on: some 15 MB."""
 
 CHECK_REST_S = 2.0
 """Seconds without an event after which commands that a guest leaves behind count as stuck."""

@@ -11,9 +11,7 @@ import pytest
 
 from nvmelab.report.story_page import story_page
 from tests.browser import Browser
-from tests.check.test_diagnosis import EXCERPT
 from tests.guest.lab import LAB
-from tests.report.test_log_story import story_of as log_story_of
 from tests.report.test_story_page import story_of
 
 pytestmark = pytest.mark.guest
@@ -68,19 +66,6 @@ def test_the_page_of_the_demo_opens(browser: Browser, tmp_path: Path) -> None:
     assert step_of(browser) == "step 0 of 21"
     browser.press("End")
     assert "The device has the ball" in browser.evaluate("document.body.innerText")
-    assert browser.errors == [] and browser.requests == [page.as_uri()]
-
-
-def test_the_page_of_a_log_opens(browser: Browser, tmp_path: Path) -> None:
-    page = tmp_path / "log.html"
-    page.write_text(story_page(log_story_of(EXCERPT, 4)))
-    browser.open(page)
-    assert "Here the log begins" in browser.evaluate("document.getElementById('now').textContent")
-    browser.press("End")
-    said = browser.evaluate("document.body.innerText")
-    assert "Line 22: driver rings tail 3: entry 3" in said
-    assert "Here the log ends, and everything stood still." in said
-    assert "Scheduled in the device" not in said and "free: not known" in said
     assert browser.errors == [] and browser.requests == [page.as_uri()]
 
 

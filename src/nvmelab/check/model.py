@@ -15,12 +15,16 @@ class Command:
     """One command since its fetch."""
 
     __slots__ = (
-        *("asks", "cid", "fetched", "finished", "opcode", "parked", "sq", "sqhd", "status"),
-        "words",
+        *("asks", "cid", "fetched", "finished", "opcode", "parked", "posted", "released", "rung"),
+        *("sq", "sqhd", "status", "words"),
     )
 
-    def __init__(self, sq: Sq, cid: int, opcode: int, fetched: int, words: Values | None) -> None:
+    def __init__(
+        self, sq: Sq, cid: int, opcode: int, rung: int, fetched: int, words: Values | None
+    ) -> None:
         self.sq = sq
+        self.rung = rung
+        """The line of the doorbell that told of it; 0 if none did."""
         self.cid = cid
         self.opcode = opcode
         self.fetched = fetched
@@ -29,6 +33,10 @@ class Command:
         """The submission queue entry as 16 dwords, if the source shows it."""
         self.finished = 0
         """The line that tells that it is done; 0 if none does."""
+        self.posted = 0
+        """The line of its completion, or of what says that there is one."""
+        self.released = 0
+        """The line of the head doorbell behind it."""
         self.status = 0
         self.sqhd: int | None = None
         """The head of its queue when it was done: its completion may have been made then."""
@@ -42,7 +50,7 @@ class Sq:
 
     __slots__ = (
         *("base", "cq", "dead", "dry", "entries", "flight", "freed", "from_start", "head", "id"),
-        *("most", "rung", "tail", "taken", "twice"),
+        *("most", "rung", "tail", "taken", "told", "twice"),
     )
 
     def __init__(self, id: int, cq: Cq | None, entries: int | None, *, from_start: bool) -> None:
@@ -54,6 +62,8 @@ class Sq:
         self.base: int | None = None
         self.tail = 0 if from_start else None
         self.head: int | None = 0 if from_start else None
+        self.told: int | None = None
+        """The SQHD of the last completion, where entries show."""
         self.dead = 0
         """The line of a tail that cannot be: a device need not consume anything after it."""
         self.most = 0

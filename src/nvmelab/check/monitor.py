@@ -217,7 +217,7 @@ class Monitor:
             if not cq.posted and cq.finished and not self.exact:
                 self._post(cq, at)
             if cq.posted:
-                cq.posted.popleft()
+                cq.posted.popleft().released = at
             elif cq.from_start and self.all_from_start:
                 self.find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
                 break
@@ -241,9 +241,8 @@ class Monitor:
     def _command(self, at: int, values: Values) -> None:
         cid, sqid, opcode = values
         sq = self.sq(sqid)
-        if sq.rung:
-            sq.rung.popleft()
-        elif sq.from_start and self._shows_doorbells(sq) and not self._early:
+        rung = sq.rung.popleft() if sq.rung else 0
+        if not rung and sq.from_start and self._shows_doorbells(sq) and not self._early:
             text = f"CID {cid:#x} is fetched from SQ {sqid}, which is empty"
             self.find("sq.fetched-early", text, at)
             self._early = True
@@ -256,7 +255,7 @@ class Monitor:
         self._early = False
         entry, self._entry = self._entry, None
         words = entry[1] if entry and entry[0] == sqid else None
-        command = self.last = sq.flight[cid] = Command(sq, cid, opcode, at, words)
+        command = self.last = sq.flight[cid] = Command(sq, cid, opcode, rung, at, words)
         sq.taken += 1
         sq.dry = sq.freed = None
         sq.dead = 0
@@ -378,6 +377,7 @@ class Monitor:
                     f"done, and is {sq.head}"
                 )
                 self.find("cq.sqhd", text, command.finished, at)
+        sq.told = sqhd
         cq.finished.remove(command)
         cq.finished.appendleft(command)
         self._post(cq, at)
@@ -417,6 +417,7 @@ class Monitor:
 
     def _post(self, cq: Cq, at: int) -> None:
         command = cq.finished.popleft()
+        command.posted = at
         cq.posted.append(command)
         if len(cq.posted) > SLOTS_MAX:
             cq.posted.popleft()  # nothing tells of what the host releases

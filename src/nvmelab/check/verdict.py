@@ -76,12 +76,12 @@ AFFECTED = "QEMU before 7.2.15, 8.2.8, 9.0.4 and 9.1.2 (issue 2388)"
 def judge(monitor: Monitor, *, rest: bool) -> Verdict:
     """The verdict on what was seen."""
     unsure = monitor.unsure > 0
-    waiting = [part for sq in monitor.sqs.values() for part in _waiting(sq, unsure=unsure)]
+    stuck = [part for sq in monitor.sqs.values() for part in waiting(sq, unsure=unsure)]
     if monitor.shutdown:
         owed = f"reset the controller: line {monitor.shutdown} asked for its shutdown"
-        waiting = [msgspec.structs.replace(part, ball=["driver"], owed=owed) for part in waiting]
-    in_flight = sum(part.count for part in waiting)
-    waiting += [
+        stuck = [msgspec.structs.replace(part, ball=["driver"], owed=owed) for part in stuck]
+    in_flight = sum(part.count for part in stuck)
+    stuck += [
         Stuck(0, None, state, 1, ["device"], due.text, [due.since])  # type: ignore[arg-type]
         for state, due in monitor.due.items()
     ]
@@ -90,8 +90,8 @@ def judge(monitor: Monitor, *, rest: bool) -> Verdict:
     word: Word
     if rest and monitor.failed:
         word = "undecided"
-    elif rest and waiting:
-        word = _weighed(_agreed(waiting), errors)
+    elif rest and stuck:
+        word = _weighed(_agreed(stuck), errors)
     elif rest and monitor.shadows:
         word = "undecided"
     elif errors:
@@ -101,12 +101,12 @@ def judge(monitor: Monitor, *, rest: bool) -> Verdict:
         word = "undecided" if pattern else "clean"
     return Verdict(
         verdict=word,
-        stuck=waiting if rest else [],
+        stuck=stuck if rest else [],
         findings=monitor.findings,
         pattern=pattern,
         in_flight=in_flight,
-        rule=_broken_by_rest(monitor, waiting, word) if rest else "",
-        notes=_notes(monitor, waiting, pattern, word, rest=rest),
+        rule=_broken_by_rest(monitor, stuck, word) if rest else "",
+        notes=_notes(monitor, stuck, pattern, word, rest=rest),
         exercised=monitor.exercised,
     )
 
@@ -183,7 +183,7 @@ def _agreed(waiting: Sequence[Stuck]) -> Word:
     return may.pop() if len(may) == 1 else "undecided"  # type: ignore[return-value]
 
 
-def _waiting(sq: Sq, *, unsure: bool) -> list[Stuck]:
+def waiting(sq: Sq, *, unsure: bool) -> list[Stuck]:
     """The commands of a queue that are not completed, by where they are. `unsure`: some completion
     may have been taken for that of another queue."""
     cq = sq.cq

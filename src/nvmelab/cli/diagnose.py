@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.verdict import Verdict, judge
+from nvmelab.check.verdict import judge
 from nvmelab.cli.explore import write_file
 from nvmelab.cli.options import Fail, waive_option
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
-from nvmelab.report.log_story import TooLarge, log_story
-from nvmelab.report.story_page import story_page
+from nvmelab.report.log_page import log_page
+from nvmelab.report.recorder import Recorder
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
 
@@ -32,7 +32,7 @@ from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write a page that shows the end of a queue that is stuck, line by line.",
+    help="Write a page with the verdict, a timeline of every queue, and the log to step through.",
 )
 @waive_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -59,10 +59,12 @@ def diagnose(
     zcat qemu.log.gz | nvmelab diagnose -
     """
     monitor = Monitor(sq_entries, waived)
-    counts = _read(log, monitor)
+    recorder = Recorder(monitor) if html else None
+    counts = _read(log, monitor, recorder)
     verdict = judge(monitor, rest=hung)
-    if html:
-        _write_page(log, html, verdict, monitor)
+    if html and recorder:
+        name = "standard input" if log == "-" else Path(log).name
+        write_file(html, log_page(recorder, verdict, counts, name=name, hung=hung).encode())
     if as_json:
         click.echo(json.dumps(diagnosis_json(verdict, counts)))
     else:
@@ -70,25 +72,13 @@ def diagnose(
     sys.exit(0 if verdict.verdict == "clean" else 1)
 
 
-def _write_page(log: str, html: Path, verdict: Verdict, monitor: Monitor) -> None:
-    """The page of the first queue that is stuck. Raises Fail."""
-    if not verdict.stuck:
-        raise Fail("--html shows a queue that is stuck, and none is; say --hung if the log is hung")
-    if log == "-":
-        raise Fail("--html reads the log twice: give a file")
+def _read(log: str, monitor: Monitor, recorder: Recorder | None) -> Counts:
+    """Feed the monitor, through the recorder if there is one. Raises Fail."""
+    handlers = recorder.handlers if recorder else monitor.handlers
+    on_line = recorder.line if recorder else None
     try:
         with open_log(log) as stream:
-            told = log_story(chunks_of(stream.read), verdict, verdict.stuck[0], monitor)
-    except (LogError, TooLarge) as error:
-        raise Fail(str(error)) from None
-    write_file(html, story_page(told).encode())
-
-
-def _read(log: str, monitor: Monitor) -> Counts:
-    """Feed the monitor. Raises Fail."""
-    try:
-        with open_log(log) as stream:
-            counts = read_log(chunks_of(stream.read), monitor.handlers)
+            counts = read_log(chunks_of(stream.read), handlers, on_line)
     except LogError as error:
         raise Fail(str(error)) from None
     if not counts.events:

@@ -8,7 +8,7 @@ from nvmelab.check.verdict import AFFECTED, Pattern, Stuck, Verdict
 from nvmelab.report.explore import paragraph
 from nvmelab.trace.qemu_reader import Counts
 
-_STATES = {
+STATES = {
     "rung": "rung, never fetched",
     "fetched": "fetched, never finished",
     "finished": "finished, never posted",
@@ -20,12 +20,12 @@ _CONTROLLER = {"ready": "not ready as CC.EN says", "shutdown": "its shutdown is 
 def diagnosis_text(verdict: Verdict, counts: Counts, *, rest: bool) -> str:
     """Several paragraphs; the verdict is in a line that begins with VERDICT."""
     lines = verdict_lines(verdict, rest=rest)
-    return "\n".join([*lines, paragraph("log", _log(counts))])
+    return "\n".join([*lines, paragraph("log", log_text(counts))])
 
 
 def verdict_lines(verdict: Verdict, *, rest: bool, unit: str = "line") -> list[str]:
     """The same without the log; `unit` is what the numbers of the evidence count."""
-    lines = [paragraph("STUCK", _stuck(part, unit)) for part in verdict.stuck]
+    lines = [paragraph("STUCK", stuck_text(part, unit)) for part in verdict.stuck]
     said: str = verdict.verdict
     if said == "clean":
         said += ": nothing stands still" if rest else ": no rule that this can show is broken"
@@ -43,15 +43,17 @@ def verdict_lines(verdict: Verdict, *, rest: bool, unit: str = "line") -> list[s
     return [*lines, *(paragraph("hint", note) for note in verdict.notes), paragraph("rules", tried)]
 
 
-def _stuck(part: Stuck, unit: str) -> str:
+def stuck_text(part: Stuck, unit: str | None) -> str:
+    """What waits, and who must act; with the numbers of its evidence unless `unit` is None."""
     ball = " or ".join(part.ball)
+    where = f", {_numbers(part.evidence, unit)}" if unit else ""
     if part.state in _CONTROLLER:
-        where = _numbers(part.evidence, unit)
-        return f"the controller: {_CONTROLLER[part.state]} ({where}); {ball}: {part.owed}"
+        return f"the controller: {_CONTROLLER[part.state]}{where}; {ball}: {part.owed}"
     size = f" ({part.entries} entries)" if part.entries else ""
     commands = "1 command" if part.count == 1 else f"{part.count} commands"
-    told = f", {_numbers(part.evidence, unit)}" + (", ..." * (part.count > len(part.evidence)))
-    return f"SQ {part.sqid}{size}, {commands}: {_STATES[part.state]}{told}; {ball}: {part.owed}"
+    more = ", ..." * (unit is not None and part.count > len(part.evidence))
+    said = f"SQ {part.sqid}{size}, {commands}: {STATES[part.state]}{where}{more}"
+    return f"{said}; {ball}: {part.owed}"
 
 
 def _numbers(numbers: list[int], unit: str) -> str:
@@ -91,7 +93,7 @@ def evidence_of(verdict: Verdict) -> list[int]:
     return sorted(numbers)
 
 
-def _log(counts: Counts) -> str:
+def log_text(counts: Counts) -> str:
     text = f"{counts.lines:,} lines, {counts.events:,} of the nvme device"
     if counts.damaged:
         text += f"; {len(counts.damaged)} of them damaged, the first in line {counts.damaged[0]}"

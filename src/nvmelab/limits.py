@@ -243,3 +243,28 @@ LIVE_EVENTS_KEPT = 20_000
 
 CHECK_REST_S = 2.0
 """Seconds without an event after which commands that a guest leaves behind count as stuck."""
+
+# Captures.
+
+CAPTURE_VALUES = 1024
+"""Values after which a record is written, though the turn of the loop goes on: some 4 KiB, so that
+what a record costs beside its events is nothing."""
+
+CAPTURE_VALUES_MAX = 2 * CAPTURE_VALUES
+"""Values of a record that is read: CAPTURE_VALUES, and the event that went beyond."""
+
+CAPTURE_TEXT_MAX = 4096
+"""Characters of a text: the longest path of an image (PATH_MAX)."""
+
+CAPTURE_TEXTS_MAX = 1024
+"""Different texts that are remembered, and written once: names of commands, and of one image. Of
+more, which no device of ours has, each is written in full."""
+
+CAPTURE_RECORD_BYTES_MAX = 8 << 20
+"""Longest record: CAPTURE_VALUES_MAX texts of CAPTURE_TEXT_MAX bytes, which no event comes near."""
+
+CAPTURE_EVENTS_MAX = 1024
+"""Kinds of events of a file's table. Ours has some 120, QEMU 11.1 has 224."""
+
+CAPTURE_FIELDS_MAX = 64
+"""Fields of one kind of event. The most that one has is 18."""

@@ -32,7 +32,9 @@ from nvmelab.storage.base import Backend, ImageError
 from nvmelab.storage.delayed import DelayedWorker
 from nvmelab.storage.file import CACHE_MODES, CacheMode, FileBackend
 from nvmelab.storage.worker import Worker
-from nvmelab.trace.bus import Emit
+from nvmelab.trace.bus import Bus, Emit
+from nvmelab.trace.capture import CaptureFile
+from nvmelab.trace.events import EVENTS as EVERY_EVENT
 from nvmelab.trace.file import TraceFile
 
 _log = logging.getLogger("nvmelab.service")
@@ -77,15 +79,17 @@ class Service:
         loop: Loop,
         *,
         trace: TraceFile | None = None,
+        capture: CaptureFile | None = None,
         mapped: bool = False,
         schedule: Schedule | None = None,
         check: LiveMonitor | None = None,
         on_disconnect: Callable[[], None] | None = None,
     ) -> None:
-        assert not ((trace or schedule or check) and mapped), "a mapped page hides the order"
+        assert not ((trace or capture or schedule or check) and mapped), "it hides the order"
         self.disk = disk
         self.socket_path = socket_path
         self.trace = trace
+        self.capture = capture
         self.schedule = schedule
         self.live = check
         self.verdict: Verdict | None = None
@@ -106,12 +110,10 @@ class Service:
         self._polling = False
         with contextlib.ExitStack() as stack:
             namespace = _open_namespace(disk, stack)
-            if trace:
-                trace.open()  # only now: nothing is overwritten for an image that cannot be served
-                stack.callback(trace.close)
-            if schedule:
-                schedule.open()
-                stack.callback(schedule.close)
+            for file in (trace, capture, schedule):
+                if file:  # only now: nothing is overwritten for an image that cannot be served
+                    file.open()
+                    stack.callback(file.close)
             worker = _worker(disk, schedule)
             stack.callback(worker.close)  # before the image, which it may be writing to
             page = _shared_page(stack) if mapped else None
@@ -142,12 +144,17 @@ class Service:
             self._stack = stack.pop_all()
 
     def _emitter(self) -> Emit | None:
-        """Where the controller's events go: into the trace, and to the judge."""
-        if self.trace is None:
+        """Where the controller's events go: into the files, and to the judge."""
+        if self.trace is None and self.capture is None:
             return self.live.emit if self.live else None
+        if self.trace is None and self.live is None:
+            return self.capture.emit if self.capture else None
+        bus = self.trace.bus if self.trace else Bus()
+        if self.capture:
+            bus.subscribe(self.capture.listen, EVERY_EVENT)
         if self.live:
-            self.trace.bus.subscribe(self.live, EVENTS)
-        return self.trace.bus.emitter
+            bus.subscribe(self.live, EVENTS)
+        return bus.emitter
 
     def close(self) -> None:
         """Disconnect the guest, make the image durable, give everything back."""
@@ -167,7 +174,7 @@ class Service:
         """What the loop calls each time: no more than this service needs."""
         if mapped:
             return self._polling_turn
-        if self.schedule or self.trace or self.live:
+        if self.schedule or self.trace or self.capture or self.live:
             return self._watched_turn
         return self.function.run
 
@@ -178,6 +185,8 @@ class Service:
         busy = schedule.turn(self.controller) if schedule else self.function.run()
         if self.trace:
             self.trace.flush()
+        if self.capture:
+            self.capture.flush()
         if self.live and self.live.events != self._events:
             self._events = self.live.events  # some of them are of messages before this turn
             self._event_at = time.monotonic()

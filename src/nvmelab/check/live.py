@@ -11,12 +11,30 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
 
-from nvmelab.check.monitor import Monitor
+from nvmelab.check.monitor import Handler, Monitor
 from nvmelab.limits import LIVE_EVENTS_KEPT
 from nvmelab.trace.events import EVENTS as EVENTS_TABLE
 from nvmelab.trace.taken import TAKEN
 
 EVENTS = frozenset(TAKEN)
+
+
+class Feeder:
+    """Gives events, whole, to the handlers of a monitor, which take some of their values."""
+
+    def __init__(self, handlers: dict[str, Handler]) -> None:
+        self._handlers = handlers
+        self._takers = {
+            name: (taken.handler, _picker(taken.fields, len(EVENTS_TABLE[name].fields)))
+            for name, taken in TAKEN.items()
+        }
+
+    def take(self, number: int, name: str, values: tuple[Any, ...]) -> None:
+        """An event of EVENTS; others are of no use here."""
+        found = self._takers.get(name)
+        if found:
+            handler, pick = found
+            self._handlers[handler](number, pick(values))
 
 
 class LiveMonitor:
@@ -30,20 +48,14 @@ class LiveMonitor:
         self.events = 0
         self.recent: deque[tuple[int, str, tuple[Any, ...]]] = deque(maxlen=LIVE_EVENTS_KEPT)
         """The last events with their numbers: what the evidence of a verdict was."""
-        self._handle = self.monitor.handlers
-        self._takers = {
-            name: (taken.handler, _picker(taken.fields, len(EVENTS_TABLE[name].fields)))
-            for name, taken in TAKEN.items()
-        }
+        self._take = Feeder(self.monitor.handlers).take
 
     def emit(self, name: str, *values: Any) -> None:
         """Take an event; others than EVENTS are of no use here."""
-        found = self._takers.get(name)
-        if found:
+        if name in EVENTS:
             number = self.events = self.events + 1
             self.recent.append((number, name, values))
-            handler, pick = found
-            self._handle[handler](number, pick(values))
+            self._take(number, name, values)
 
     def __call__(self, name: str, values: tuple[Any, ...]) -> None:
         self.emit(name, *values)

@@ -44,8 +44,7 @@ class Monitor:
         self.enabled = 0
         """The line that enabled the controller; 0 if it is not, or not known to be."""
         self.down = 0
-        """The line of the reset that it was not enabled after; 0 if it is, or not known not to be.
-        """
+        """The line of the reset that it was not enabled after; 0 if it is, or may be."""
         self.shadows = 0
         """The line that switched shadow doorbells on; 0 if they are off."""
         self.unsure = 0
@@ -53,16 +52,16 @@ class Monitor:
         self.twice: tuple[int, int] | None = None
         """Two lines that enable a controller with no reset between them."""
         self.cc: int | None = None
-        """CC, if it was seen."""
+        """CC, if it was seen, and its MPS in bytes."""
         self.page_size: int | None = None
-        """CC.MPS in bytes, if CC was seen."""
         self.due: dict[str, Due] = {}
         """What the controller owes itself: `ready` and `shutdown`."""
         self.offer: Offer | None = None
         self.exact = False
         """The source shows the entries that are posted."""
-        self.bases: tuple[int | None, int | None] = (None, None)
-        """ASQ and ACQ."""
+        self.bases: tuple[int | None, int | None] = (None, None)  # ASQ and ACQ
+        self.on_released: Callable[[Command], None] | None = None
+        """Called with each command whose completion the host has released."""
         self.last: Command | None = None
         """The last command that was fetched."""
         self.answered: list[Callable[[int, Command, int], None]] = []
@@ -79,8 +78,7 @@ class Monitor:
         """A line that says whether a request is free after the next fetch, and what it says."""
         self._entry: tuple[int, Values] | None = None
         self._memory: list[tuple[str, int, int]] | None = None
-        self._early = False
-        """The command that is told of next was fetched when it should not be."""
+        self._early = False  # what is fetched next should not be
         self.shutdown = 0
         """The line that asked for a shutdown; 0 if none is going on."""
         self.seen: set[str] = set()
@@ -217,7 +215,10 @@ class Monitor:
             if not cq.posted and cq.finished and not self.exact:
                 self._post(cq, at)
             if cq.posted:
-                cq.posted.popleft().released = at
+                command = cq.posted.popleft()
+                command.released = at
+                if self.on_released:
+                    self.on_released(command)
             elif cq.from_start and self.all_from_start:
                 self.find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
                 break
@@ -399,10 +400,10 @@ class Monitor:
         """A posting run has ended. Where several queues have that vector it may be of any: none of
         them is held to have posted nothing."""
         cqs = [cq for cq in self.cqs.values() if cq.vector == values[0]]
-        if not cqs:
-            self._interrupt(at, ())
         for cq in cqs:
             self._posted(cq, at)
+        if not cqs:
+            self._interrupt(at, ())
 
     def _interrupt(self, at: int, _values: Values) -> None:
         """As `_msix`, without a vector: most likely of the queue that got a command last."""

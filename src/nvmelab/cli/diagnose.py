@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
-from nvmelab.check.monitor import Monitor
+from nvmelab.check.live import Feeder
+from nvmelab.check.monitor import Handler, Monitor
 from nvmelab.check.verdict import judge
 from nvmelab.cli.explore import write_file
 from nvmelab.cli.options import Fail, waive_option
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
 from nvmelab.report.log_page import log_page
 from nvmelab.report.recorder import Recorder
+from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
+from nvmelab.trace.events import EVENTS
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
+from nvmelab.trace.taken import TAKEN
 
 
 @click.command(short_help="Whose fault is the hang in this log?")
@@ -44,12 +50,12 @@ def diagnose(
     waived: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Judge the log of QEMU's nvme device, or of ours: who broke which rule; or, with --hung, who
-    must act and does not. LOG may be compressed (gzip, zstd), and - is standard input.
+    """Judge the log of QEMU's nvme device, or of ours, or a capture: who broke which rule; or, with
+    --hung, who must act and does not. LOG may be compressed (gzip, zstd), and - is standard input.
 
     Such a log is made with -trace 'pci_nvme_*' -D qemu.log; all three forms of its lines are read,
-    with anything between them. Without --hung, commands that are under way where the log ends are
-    just that.
+    with anything between them. A capture is made by nvmelab run --capture. Without --hung, commands
+    that are under way where the log ends are just that.
 
     Exit status 0 for clean, 1 for any other verdict, 2 if there is no such log.
 
@@ -57,6 +63,7 @@ def diagnose(
     nvmelab diagnose qemu.log --hung --html hang.html
     nvmelab diagnose excerpt.log --hung --sq-entries 4 --json
     zcat qemu.log.gz | nvmelab diagnose -
+    nvmelab diagnose run.capture --html run.html
     """
     monitor = Monitor(sq_entries, waived)
     recorder = Recorder(monitor) if html else None
@@ -75,21 +82,52 @@ def diagnose(
 def _read(log: str, monitor: Monitor, recorder: Recorder | None) -> Counts:
     """Feed the monitor, through the recorder if there is one. Raises Fail."""
     handlers = recorder.handlers if recorder else monitor.handlers
-    on_line = recorder.line if recorder else None
     try:
         with open_log(log) as stream:
-            counts = read_log(chunks_of(stream.read), handlers, on_line)
-    except LogError as error:
-        raise Fail(str(error)) from None
+            chunks = chunks_of(stream.read)
+            first = next(chunks, b"")
+            chunks = itertools.chain([first], chunks)
+            if first.startswith(MAGIC):
+                return _read_capture(chunks, monitor, handlers, recorder)
+            counts = read_log(chunks, handlers, recorder.line if recorder else None)
+    except (LogError, CaptureError) as error:
+        raise Fail(f"{log}: {error}" if isinstance(error, CaptureError) else str(error)) from None
     if not counts.events:
         raise Fail(
             f"{log}: {counts.lines:,} lines, and none is of QEMU's nvme device (pci_nvme_...); "
             "make a log with -trace 'pci_nvme_*' -D qemu.log"
         )
     if monitor.twice:
-        first, second = monitor.twice
+        first_line, second = monitor.twice
         raise Fail(
-            f"{log}: lines {first} and {second} enable a controller with no reset between: these "
-            "are several devices, whose lines nothing tells apart; log one at a time"
+            f"{log}: lines {first_line} and {second} enable a controller with no reset between: "
+            "these are several devices, whose lines nothing tells apart; log one at a time"
         )
+    return counts
+
+
+def _read_capture(
+    chunks: Iterable[bytes],
+    monitor: Monitor,
+    handlers: dict[str, Handler],
+    recorder: Recorder | None,
+) -> Counts:
+    """As `_read`, of a capture. Raises CaptureError."""
+    capture = CaptureReader(chunks)
+    monitor.cc = 0  # a capture begins at power-on
+    take = Feeder(handlers).take
+    for number, ns, name, values in capture:
+        if recorder and name in TAKEN:
+            text = f"{name} {EVENTS[name].template.format(*values)}".rstrip()
+            recorder.line(text.encode(errors="replace"), ns // 1000)
+        take(number, name, values)
+    if not capture.events:
+        raise CaptureError(
+            "a capture without events: no guest was there"
+            + (f"; {capture.cut}" * bool(capture.cut))
+        )
+    counts = Counts()
+    counts.lines = counts.events = capture.events
+    counts.cut = capture.cut
+    counts.unit = "event"
     return counts

@@ -15,6 +15,7 @@ _VERBS = {
     "test": ("test", "test"),
     "matrix": ("matrix", "matrix_verb"),
     "diagnose": ("diagnose", "diagnose"),
+    "export": ("export", "export"),
     "rules": ("rules", "rules"),
     "explore": ("explore", "explore_verb"),
     "replay": ("replay", "replay_verb"),

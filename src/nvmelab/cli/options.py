@@ -14,6 +14,7 @@ from nvmelab.corpus.personas import PERSONAS
 from nvmelab.limits import LATENCY_MAX_NS
 from nvmelab.schedule import Schedule
 from nvmelab.service import Disk
+from nvmelab.trace.capture import CaptureFile, Served
 from nvmelab.trace.file import TraceFile
 from nvmelab.trace.qemu_log import PatternError
 
@@ -106,23 +107,47 @@ def refuse_blind_check(check: str | None, waived: tuple[str, ...], doorbells: st
         raise Fail("--waive needs --check")
 
 
+def _files(option: str, path: str, images: list[str]) -> list[str]:
+    """The name of a file for each device: the second one's has a 1 at its end, and so on. Raises
+    Fail for one that is an image."""
+    names = [f"{path}.{number}" if number else path for number in range(len(images))]
+    for name in names:
+        _refuse_image(option, name, images)
+    return names
+
+
 def schedules(
     seed: int | None, path: str | None, doorbells: str, disks: list[Disk]
 ) -> list[Schedule | None]:
-    """A schedule for each device, not opened yet; files are named as those of traces. Raises
-    Fail."""
+    """A schedule for each device, not opened yet. Raises Fail."""
     if seed is None:
         if path:
             raise Fail("--schedule-file needs --schedule, for example: --schedule seed:7")
         return [None] * len(disks)
     if doorbells == "mapped":
         raise Fail("--doorbells mapped excludes --schedule: such doorbells are seen late")
+    names = _files("--schedule-file", path or "nvmelab-schedule.log", [disk.path for disk in disks])
     made: list[Schedule | None] = []
-    for number, disk in enumerate(disks):
-        name = f"{path or 'nvmelab-schedule.log'}{f'.{number}' if number else ''}"
-        _refuse_image("--schedule-file", name, [other.path for other in disks])
+    for number, (disk, name) in enumerate(zip(disks, names, strict=True)):
         facts = {"device": disk.persona, "latency_ns": disk.latency_ns}
         made.append(Schedule(seed + number, name, facts))
+    return made
+
+
+def captures(path: str | None, doorbells: str, disks: list[Disk]) -> list[CaptureFile | None]:
+    """A capture for each device, not opened yet. Raises Fail."""
+    if path is None:
+        return [None] * len(disks)
+    if doorbells == "mapped":
+        raise Fail("--doorbells mapped excludes --capture: such doorbells are seen late")
+    names = _files("--capture", path, [disk.path for disk in disks])
+    made: list[CaptureFile | None] = []
+    for disk, name in zip(disks, names, strict=True):
+        config = disk.config
+        served = Served(
+            disk.path, config.serial, config.queue_entries, disk.persona, disk.latency_ns
+        )
+        made.append(CaptureFile(name, served))
     return made
 
 
@@ -200,6 +225,13 @@ _DEVICE_OPTIONS = (
         help="Where the trace goes.  [default: nvmelab-trace.log]",
     ),
     click.option(
+        "--capture",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Write every event, exactly and with its time, for nvmelab diagnose: smaller than a "
+        "trace, and readable up to the end if all of this is killed.",
+    ),
+    click.option(
         "--check",
         is_flag=False,
         flag_value="note",
@@ -227,8 +259,7 @@ def device_options(command: F) -> F:
 def trace_files(
     patterns: tuple[str, ...], path: str | None, doorbells: str, images: list[str]
 ) -> list[TraceFile | None]:
-    """A trace file for each device, as the options ask for it, not opened yet. The second device's
-    has a 1 at the end of its name, and so on. Raises Fail."""
+    """A trace file for each device, as the options ask for it, not opened yet. Raises Fail."""
     if not patterns:
         if path:
             raise Fail("--trace-file needs --trace, for example: --trace 'pci_nvme_*'")
@@ -238,13 +269,8 @@ def trace_files(
             "--doorbells mapped excludes --trace: a store into a mapped page is seen late and "
             "without its order; leave out one of them"
         )
-    path = path or "nvmelab-trace.log"
-    files: list[TraceFile | None] = []
-    for number in range(len(images)):
-        name = f"{path}.{number}" if number else path
-        _refuse_image("--trace-file", name, images)
-        try:
-            files.append(TraceFile(patterns, name))
-        except PatternError as error:
-            raise Fail(str(error)) from None
-    return files
+    names = _files("--trace-file", path or "nvmelab-trace.log", images)
+    try:
+        return [TraceFile(patterns, name) for name in names]
+    except PatternError as error:
+        raise Fail(str(error)) from None

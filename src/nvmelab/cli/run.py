@@ -23,6 +23,7 @@ from nvmelab.check.live import LiveMonitor
 from nvmelab.check.rule import Finding
 from nvmelab.cli.options import (
     Fail,
+    captures,
     device_options,
     doorbells_of,
     refuse_blind_check,
@@ -43,6 +44,7 @@ from nvmelab.service import Disk, Service
 from nvmelab.stopper import GuestStopper
 from nvmelab.storage.base import ImageError
 from nvmelab.storage.file import CacheMode
+from nvmelab.trace.capture import CaptureFile
 from nvmelab.trace.file import TraceError, TraceFile
 
 
@@ -90,6 +92,7 @@ def run(
     schedule_file: str | None,
     trace: tuple[str, ...],
     trace_file: str | None,
+    capture: str | None,
     check: str | None,
     waived: tuple[str, ...],
     as_json: bool,
@@ -132,8 +135,9 @@ def run(
             raise CannotRun(f"{error} (the command is {qemu[0]})") from None
         logs = trace_files(trace, trace_file, mode, [disk.path for disk in disks])
         chosen = schedules(seed, schedule_file, mode, disks)
+        watched = list(zip(disks, logs, captures(capture, mode, disks), chosen, strict=True))
         mapped = mode == "mapped"
-        status = _run(plan, disks, logs, chosen, as_json, mapped=mapped, check=check, waived=waived)
+        status = _run(plan, watched, as_json, mapped=mapped, check=check, waived=waived)
     except _CANNOT as error:
         raise CannotRun(str(error)) from None
     sys.exit(status)
@@ -201,9 +205,7 @@ def _disk(
 
 def _run(
     plan: Plan,
-    disks: list[Disk],
-    logs: list[TraceFile | None],
-    chosen: list[Schedule | None],
+    watched: list[tuple[Disk, TraceFile | None, CaptureFile | None, Schedule | None]],
     as_json: bool,
     *,
     mapped: bool,
@@ -216,13 +218,14 @@ def _run(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nvmelab-"))
         loop = Loop()
         stack.callback(loop.close)
-        sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(disks))]
-        for disk, socket, log, schedule in zip(disks, sockets, logs, chosen, strict=True):
+        sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(watched))]
+        for (disk, log, capture, schedule), socket in zip(watched, sockets, strict=True):
             service = Service(
                 disk,
                 socket,
                 loop,
                 trace=log,
+                capture=capture,
                 mapped=mapped,
                 schedule=schedule,
                 check=LiveMonitor(waived) if check else None,

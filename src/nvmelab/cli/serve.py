@@ -12,6 +12,7 @@ import click
 from nvmelab.check.live import LiveMonitor
 from nvmelab.cli.options import (
     Fail,
+    captures,
     device_options,
     doorbells_of,
     refuse_blind_check,
@@ -27,6 +28,7 @@ from nvmelab.schedule import Schedule, ScheduleError
 from nvmelab.service import Disk, Service
 from nvmelab.storage.base import ImageError
 from nvmelab.storage.file import CACHE_MODES
+from nvmelab.trace.capture import CaptureFile
 from nvmelab.trace.file import TraceError, TraceFile
 
 
@@ -60,6 +62,7 @@ def serve(
     schedule_file: str | None,
     trace: tuple[str, ...],
     trace_file: str | None,
+    capture: str | None,
     check: str | None,
     waived: tuple[str, ...],
     as_json: bool,
@@ -102,13 +105,15 @@ def serve(
         raise Fail("--check=stop needs a QEMU of ours: use nvmelab run")
     mapped = mode == "mapped"
     judge = LiveMonitor(waived) if check else None
-    _serve(disk, socket_path, trace_log, schedule, as_json, mapped=mapped, check=judge)
+    (captured,) = captures(capture, mode, [disk])
+    _serve(disk, socket_path, trace_log, captured, schedule, as_json, mapped=mapped, check=judge)
 
 
 def _serve(
     disk: Disk,
     socket_path: str,
     log: TraceFile | None,
+    capture: CaptureFile | None,
     schedule: Schedule | None,
     as_json: bool,
     *,
@@ -123,6 +128,7 @@ def _serve(
             socket_path,
             loop,
             trace=log,
+            capture=capture,
             mapped=mapped,
             schedule=schedule,
             check=check,

@@ -19,7 +19,7 @@ _CONTROLLER = {"ready": "not ready as CC.EN says", "shutdown": "its shutdown is 
 
 def diagnosis_text(verdict: Verdict, counts: Counts, *, rest: bool) -> str:
     """Several paragraphs; the verdict is in a line that begins with VERDICT."""
-    lines = verdict_lines(verdict, rest=rest)
+    lines = verdict_lines(verdict, rest=rest, unit=counts.unit)
     return "\n".join([*lines, paragraph("log", log_text(counts))])
 
 
@@ -94,6 +94,8 @@ def evidence_of(verdict: Verdict) -> list[int]:
 
 
 def log_text(counts: Counts) -> str:
+    if counts.unit == "event":
+        return f"a capture of {counts.events:,} events" + (f"; {counts.cut}" if counts.cut else "")
     text = f"{counts.lines:,} lines, {counts.events:,} of the nvme device"
     if counts.damaged:
         text += f"; {len(counts.damaged)} of them damaged, the first in line {counts.damaged[0]}"
@@ -109,6 +111,8 @@ def diagnosis_json(verdict: Verdict, counts: Counts) -> dict[str, object]:
         "lines": counts.lines,
         "events": counts.events,
         "damaged": len(counts.damaged),
+        "unit": counts.unit,
+        "cut": counts.cut or None,
     }
 
 

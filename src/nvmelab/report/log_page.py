@@ -44,6 +44,7 @@ def _data(
     pattern = verdict.pattern
     return {
         "name": name,
+        "unit": counts.unit,
         "verdict": verdict.verdict,
         "said": said,
         "why": why,

@@ -7,10 +7,8 @@ memory than its page.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -19,6 +17,7 @@ from nvmelab.check.model import Command, Cq, Sq, Values
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import waiting
 from nvmelab.limits import PAGE_CIDS_MAX, PAGE_COMMANDS_MAX, PAGE_EVENTS_MAX, PAGE_LINE_BYTES_MAX
+from nvmelab.trace.clock import Clock
 
 Snapshot = dict[str, Any]
 """A queue pair: `n`, `m` the entries of SQ and CQ; `t` tail, `h` head; `r` rung and not fetched;
@@ -40,11 +39,6 @@ _OTHERS = (
 )
 KINDS = (*_SQ_FIRST, *_SQ_SECOND, *_CQ_FIRST, *_CQ_SECOND, *_OTHERS)
 """The events that a page shows, by their names in `trace.taken`."""
-
-_STAMPS = (
-    re.compile(rb"\d+@(\d+)\.(\d{6}):"),
-    re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{6}))?Z "),
-)
 
 
 class Row(msgspec.Struct, array_like=True):
@@ -77,15 +71,17 @@ class Recorder:
         """Events before the first row."""
         self._now: dict[int, Snapshot] = {}
         self._text = b""
-        self._begin: int | None = None
+        self._us: int | None = None
+        self._clock = Clock()
         self.handlers = dict(monitor.handlers)
         for kind, name in enumerate(KINDS):
             if name in monitor.handlers:
                 self.handlers[name] = self._recorded(kind, name)
 
-    def line(self, text: bytes) -> None:
-        """The line whose event is told of next."""
-        self._text = text
+    def line(self, text: bytes, us: int | None = None) -> None:
+        """The line whose event is told of next; `us` is its time in microseconds since the start,
+        if that is not in the line itself."""
+        self._text, self._us = text, us
 
     def _recorded(self, kind: int, name: str) -> Callable[[int, Values], None]:
         monitor = self.monitor
@@ -124,7 +120,7 @@ class Recorder:
     def _keep(self, at: int, kind: int, pairs: list[Sq], values: Values) -> None:
         """A row for the event, and one more for each further pair that it has changed."""
         text = self._text[:PAGE_LINE_BYTES_MAX].decode(errors="replace").strip()
-        us = self._time(self._text)
+        us = self._clock.read(self._text) if self._us is None else self._us
         own = pairs[0] if pairs else None
         changes = self._changes(own) if own else {}
         self._add(Row(at, us, kind, own.id if own else -1, [*values], changes, text))
@@ -150,28 +146,6 @@ class Recorder:
         if old is None:
             return new
         return {key: value for key, value in new.items() if old.get(key) != value}
-
-    def _time(self, text: bytes) -> int | None:
-        for number, stamp in enumerate(_STAMPS):
-            found = stamp.match(text)
-            if not found:
-                continue
-            seconds, fraction = found[1], int(found[2] or 0)
-            whole = int(seconds) if number == 0 else _seconds(seconds)
-            if whole is None:
-                return None
-            us = whole * 1_000_000 + fraction
-            if self._begin is None:
-                self._begin = us
-            return us - self._begin
-        return None
-
-
-def _seconds(text: bytes) -> int | None:
-    try:
-        return int(datetime.fromisoformat(text.decode() + "+00:00").timestamp())
-    except ValueError:
-        return None
 
 
 def snapshot(sq: Sq, monitor: Monitor) -> Snapshot:

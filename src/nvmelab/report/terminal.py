@@ -78,6 +78,7 @@ def summary(service: Service) -> dict[str, object]:
         ],
         "interrupts": controller.statistics.interrupts,
         "trace": service.trace.path if service.trace else None,
+        "capture": service.capture.path if service.capture else None,
     }
 
 
@@ -144,4 +145,6 @@ def summary_table(service: Service) -> str:
         lines.append(f"  schedule: seed {service.schedule.seed}, {service.schedule.path}")
     if service.trace:
         lines.append(f"  trace: {service.trace.path}")
+    if service.capture:
+        lines.append(f"  capture: {service.capture.path}")
     return "\n".join(lines)

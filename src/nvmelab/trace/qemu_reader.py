@@ -83,9 +83,13 @@ FORMS: dict[bytes, Form] = {
 
 
 class Counts:
-    """What was in a log."""
+    """What was in a log, or in a capture."""
 
     def __init__(self) -> None:
+        self.unit = "line"
+        """What the numbers of the events count: `line`, or `event` in a capture."""
+        self.cut = ""
+        """How a capture ends, if not by its end: in words."""
         self.lines = 0
         self.events = 0
         """Lines of the nvme device, whether or not anybody wanted them."""

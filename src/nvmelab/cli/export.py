@@ -1,0 +1,125 @@
+"""`nvmelab export`: a log or a capture in another form."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from nvmelab.check.live import Feeder
+from nvmelab.check.monitor import Handler
+from nvmelab.cli.options import Fail
+from nvmelab.report.perfetto import PerfettoWriter
+from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
+from nvmelab.trace.clock import Clock
+from nvmelab.trace.opening import LogError, open_log
+from nvmelab.trace.qemu_log import QemuLogWriter
+from nvmelab.trace.qemu_reader import chunks_of, read_log
+
+
+@click.command(short_help="A log or a capture in another form.")
+@click.argument("log", type=click.Path(allow_dash=True))
+@click.option(
+    "--perfetto",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a trace for ui.perfetto.dev: the commands of each queue with their stages.",
+)
+@click.option(
+    "--qemu-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write a capture as the text that --trace would have written.",
+)
+def export(log: str, perfetto: Path | None, qemu_log: Path | None) -> None:
+    """Write a log of QEMU's nvme device, or of ours, or a capture, in another form. LOG may be
+    compressed (gzip, zstd), and - is standard input.
+
+    Times are those of the capture, or of the log (-msg timestamp=on); in a log without times a line
+    counts as a microsecond.
+
+    \b
+    nvmelab export run.capture --perfetto run.json
+    nvmelab export run.capture --qemu-log run.log
+    """
+    if (perfetto is None) == (qemu_log is None):
+        raise Fail("say one form: --perfetto FILE, or --qemu-log FILE")
+    target = perfetto or qemu_log
+    assert target
+    try:
+        with open_log(log) as stream:
+            chunks = chunks_of(stream.read)
+            first = next(chunks, b"")
+            chunks = itertools.chain([first], chunks)
+            is_capture = first.startswith(MAGIC)
+            if qemu_log and not is_capture:
+                raise Fail(f"{log}: this is no capture, and a log is a log already")
+            with _writing(target) as file:
+                if qemu_log:
+                    said = _to_log(CaptureReader(chunks), file)
+                elif is_capture:
+                    said = _capture_to_perfetto(CaptureReader(chunks), file, Path(log).name)
+                else:
+                    said = _log_to_perfetto(chunks, file, log)
+    except CaptureError as error:
+        raise Fail(f"{log}: {error}") from None
+    except LogError as error:
+        raise Fail(str(error)) from None
+    click.echo(f"{target}: {said}")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[TextIO]:
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise Fail(f"{path}: {error.strerror}; name a file that can be written") from None
+
+
+def _to_log(capture: CaptureReader, file: TextIO) -> str:
+    write = QemuLogWriter(file)
+    for _number, _ns, name, values in capture:
+        write(name, values)
+    return f"{capture.events:,} events{f'; {capture.cut}' if capture.cut else ''}"
+
+
+def _capture_to_perfetto(capture: CaptureReader, file: TextIO, name: str) -> str:
+    served = capture.header.served
+    writer = PerfettoWriter(file, f"{served.image} ({served.device}), {name}")
+    take = Feeder(writer.handlers).take
+    before = 0
+    for _number, ns, event, values in capture:
+        before = max(before + 1, ns)  # rising, as the monitor tells commands apart by their times
+        take(before, event, values)
+    writer.close()
+    cut = f"; {capture.cut}" if capture.cut else ""
+    return f"{writer.slices:,} commands of {capture.events:,} events{cut}"
+
+
+def _log_to_perfetto(chunks: Iterator[bytes], file: TextIO, name: str) -> str:
+    writer = PerfettoWriter(file, "standard input" if name == "-" else Path(name).name)
+    clock, lines, timed = Clock(), 0, 0
+    now = 0
+
+    def on_line(line: bytes) -> None:
+        nonlocal now, lines, timed
+        lines += 1
+        us = clock.read(line)
+        timed += us is not None
+        now = max(now + 1, (us if us is not None else lines) * 1000)
+
+    def timed_handler(handle: Handler) -> Handler:
+        return lambda _line, values: handle(now, values)
+
+    handlers = {event: timed_handler(handle) for event, handle in writer.handlers.items()}
+    counts = read_log(chunks, handlers, on_line)
+    writer.close()
+    if not counts.events:
+        raise LogError(f"{name}: no line is of QEMU's nvme device (pci_nvme_...)")
+    clockless = "" if timed else "; without times: each line counts as a microsecond"
+    return f"{writer.slices:,} commands of {counts.events:,} events{clockless}"

@@ -1,0 +1,123 @@
+"""`nvmelab export`: what opens in Perfetto is well formed, and a capture becomes a log."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nvmelab.cli.export import _log_to_perfetto
+from nvmelab.pair import Pair, workload
+from nvmelab.trace.capture import CaptureFile, Served
+from tests.check.test_diagnosis import EXCERPT, HANG, SOUND
+from tests.check.test_monitor import ROUND, START
+from tests.cli.conftest import Invoke, error_of
+
+Events = list[dict[str, Any]]
+
+
+def of_log(log: bytes) -> Events:
+    file = io.StringIO()
+    _log_to_perfetto(iter([log]), file, "x.log")
+    events: Events = json.loads(file.getvalue())["traceEvents"]
+    return events
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    """Of the whole workload of a pair, a time for each event."""
+    path = tmp_path / "run.capture"
+    times = iter(range(0, 10**9, 700))
+    file = CaptureFile(str(path), Served("disk.img", "pair", 64), clock=lambda: next(times))
+    file.open()
+    pair = Pair()
+    pair.device.trace = file.emit
+    workload(pair.driver)
+    file.close()
+    return path
+
+
+def check(events: Events) -> None:
+    """Slices of a track nest, flows begin and end in slices and go forward, names are known."""
+    tracks: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    flows: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    named = {event["tid"] for event in events if event["name"] == "thread_name"}
+    for event in events:
+        assert event["ph"] in "MXCstf" and event["ts"] >= 0
+        if event["ph"] == "X":
+            assert event["dur"] > 0 and event["tid"] in named
+            tracks[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+        elif event["ph"] in "stf":
+            flows[event["id"]].append(event)
+    for thread, slices in tracks.items():
+        open_: list[float] = []
+        for begin, end in sorted(slices, key=lambda pair: (pair[0], -pair[1])):
+            while open_ and open_[-1] <= begin + 1e-6:
+                open_.pop()
+            assert not open_ or end <= open_[-1] + 1e-6 or thread < 3, (thread, begin, end)
+            open_.append(end)
+    for steps in flows.values():
+        assert steps[0]["ph"] == "s" and steps[-1]["ph"] == "f"
+        assert [step["ts"] for step in steps] == sorted(step["ts"] for step in steps)
+        for step in steps:
+            inside = (begin <= step["ts"] <= end + 1e-6 for begin, end in tracks[step["tid"]])
+            assert any(inside), step
+
+
+@pytest.mark.parametrize("log", [EXCERPT, HANG, SOUND, (START + ROUND * 50).encode()])
+def test_a_log_is_well_formed(log: bytes) -> None:
+    events = of_log(log)
+    check(events)
+    assert any(event["name"].startswith("read") for event in events) or log is EXCERPT
+
+
+def commands(events: Events) -> Events:
+    return [event for event in events if event["ph"] == "X" and "cid" in event.get("args", {})]
+
+
+def test_the_stages_of_a_command_are_in_it(capture: Path, nvmelab: Invoke) -> None:
+    target = capture.with_suffix(".json")
+    said = nvmelab("export", str(capture), "--perfetto", str(target)).stdout
+    events = json.loads(target.read_text())["traceEvents"]
+    check(events)
+    assert f"{len(commands(events)):,} commands of" in said
+    first = commands(events)[0]
+    inner = [e["name"] for e in events if e["ph"] == "X" and e["tid"] == first["tid"]][1:5]
+    assert [name.split(",")[0] for name in inner] == ["rung", "fetched", "finished", "posted"]
+    names = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert {"doorbells", "interrupts", "SQ 0", "SQ 1", "SQ 2"} <= names
+    counted = {event["name"] for event in events if event["ph"] == "C"}
+    assert {"SQ 0", "SQ 1"} <= counted
+
+
+def test_what_never_ended_is_shown_to_the_end() -> None:
+    stuck = [event for event in commands(of_log(EXCERPT)) if "released" in event["args"]]
+    assert [event["args"]["cid"] for event in stuck] == [4]
+
+
+def test_a_capture_becomes_the_log_again(capture: Path, nvmelab: Invoke) -> None:
+    log = capture.with_suffix(".log")
+    assert "events" in nvmelab("export", str(capture), "--qemu-log", str(log)).stdout
+    assert log.read_text().startswith("pci_nvme_")
+    plain = json.loads(nvmelab("diagnose", str(log), "--json").stdout)
+    exact = json.loads(nvmelab("diagnose", str(capture), "--json").stdout)
+    assert plain["verdict"] == exact["verdict"] == "clean"
+    assert plain["exercised"] == exact["exercised"]
+
+
+def test_what_cannot_be_exported_is_one_line(capture: Path, nvmelab: Invoke) -> None:
+    target = str(capture.with_suffix(".out"))
+    assert "say one form" in error_of(nvmelab("export", str(capture)), 2)
+    text = capture.with_suffix(".txt")
+    text.write_text("nothing\n")
+    assert "no capture" in error_of(nvmelab("export", str(text), "--qemu-log", target), 2)
+    assert "no line" in error_of(nvmelab("export", str(text), "--perfetto", target), 2)
+    half = capture.with_suffix(".half")
+    half.write_bytes(capture.read_bytes()[:3000])
+    assert "no whole header" in error_of(nvmelab("export", str(half), "--perfetto", target), 2)
+    nowhere = str(capture.parent / "no" / "x")
+    assert "can be written" in error_of(nvmelab("export", str(capture), "--perfetto", nowhere), 2)

@@ -56,7 +56,7 @@ def test_doorbells_on_their_way_do_not_cure_the_hang(grain: str) -> None:
 def test_every_rule_has_a_reference_and_a_party() -> None:
     for rule in (*RULES.values(), *PROGRESS.values()):
         assert rule.party in ("driver", "device", "platform")
-        assert rule.ref.startswith(("Base 2.1, ", "NVM Command Set 1.1, ", "NVMe over PCIe"))
+        assert rule.ref.startswith(("Base 2.2, ", "NVM Command Set 1.2, ", "NVMe over PCIe"))
 
 
 def watch(**seen: object) -> Watch:

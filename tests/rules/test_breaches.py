@@ -16,7 +16,8 @@ from nvmelab.report import rules
 
 ALSO = {
     # What a breach brings with it.
-    "accepts-one-entry": {"queues.size"},
+    "accepts-bad-cq": {"queues.cq-exists"},
+    "accepts-late-number": {"queues.number-late"},
 }
 UNSEEN = {"sq.slot-in-use", "cq.taken-early", "cq.status", "data.late", "device.failed"}
 """What no device can see: the explorer has these."""

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from nvmelab.check.model import Command, Cq, Offer, Sq, Values, steps_between
+from nvmelab.check.postings import Postings
 from nvmelab.check.reporter import Reporter
 from nvmelab.check.rule import Finding
 from nvmelab.check.rules import GROUPS, RULES
 from nvmelab.check.rules.reset import Due
 from nvmelab.limits import FINDINGS_MAX
+from nvmelab.spec.commands import AdminOpcode
 from nvmelab.spec.registers import CQE_SIZE, SQE_SIZE
 from nvmelab.trace.taken import SLOTS_MAX
 
@@ -38,6 +40,7 @@ class Monitor:
         assert self.waived <= RULES.keys()
         self.sqs: dict[int, Sq] = {}
         self.cqs: dict[int, Cq] = {}
+        self.deleted: dict[int, int] = {}  # SQs by identifier, and the line that says so
         self.findings: list[Finding] = []
         self.failed = 0
         """The line of a fatal status."""
@@ -78,6 +81,7 @@ class Monitor:
         """A line that says whether a request is free after the next fetch, and what it says."""
         self._entry: tuple[int, Values] | None = None
         self._memory: list[tuple[str, int, int]] | None = None
+        self._aborted = False
         self._early = False  # what is fetched next should not be
         self.shutdown = 0
         """The line that asked for a shutdown; 0 if none is going on."""
@@ -97,7 +101,6 @@ class Monitor:
             "command": self._command,
             "parked": self._parked,
             "finished": self._finished,
-            "cqe": self._cqe,
             "msix": self._msix,
             "interrupt": self._interrupt,
             "create_sq": self._asks("create_sq"),
@@ -120,7 +123,7 @@ class Monitor:
             "offers": self._offers,
         }
         lookers: dict[str, list[Handler]] = {}
-        for group in (*GROUPS, Reporter):
+        for group in (*GROUPS, Postings, Reporter):
             for name, handler in group(self).handlers.items():
                 lookers.setdefault(name, []).append(handler)
         for name in {*moves, *lookers}:
@@ -213,7 +216,7 @@ class Monitor:
         for _ in range(released):
             # What was released was posted.
             if not cq.posted and cq.finished and not self.exact:
-                self._post(cq, at)
+                self.post(cq, at)
             if cq.posted:
                 command = cq.posted.popleft()
                 command.released = at
@@ -250,7 +253,7 @@ class Monitor:
         before = sq.flight.get(cid)
         if before and not before.parked:
             sq.twice.add(cid)
-            if not self._early:  # else it may be an old entry that is fetched
+            if not self._early and not self._aborted:  # else it may be an old entry that is fetched
                 text = f"CID {cid:#x} of SQ {sqid} is fetched again before it is finished"
                 self.find("sq.cid-in-use", text, before.fetched, at)
         self._early = False
@@ -325,6 +328,8 @@ class Monitor:
         self.last_finished = sq
         for look in self.answered:
             look(at, command, status & 0x7FF)
+        # An aborted command's CID is free, though its completion may come later (Base 2.2, 5.1.1).
+        self._aborted |= sq.id == 0 and command.opcode == AdminOpcode.ABORT
         if command.asks and not status & 0x7FF:
             self._carry_out(at, *command.asks)
 
@@ -334,6 +339,7 @@ class Monitor:
         if asked == "create_sq":
             base, sqid, cqid, qsize = values[:4]
             sq = self.sqs[sqid] = Sq(sqid, self.cq(cqid), qsize + 1, from_start=True)
+            self.deleted.pop(sqid, None)
             sq.base = base
         elif asked == "create_cq":
             base, cqid, vector, qsize, _flags, ien = values
@@ -341,6 +347,7 @@ class Monitor:
             cq.base, cq.vector, cq.ien = base, vector, bool(ien)
         elif asked == "del_sq":
             gone = self.sqs.pop(values[0], None)
+            self.deleted[values[0]] = at
             if gone and gone.cq and self.exact:
                 kept = [command for command in gone.cq.finished if command.sq is not gone]
                 gone.cq.finished.clear()
@@ -351,50 +358,6 @@ class Monitor:
             self.shadows = at
 
     # Completion queues.
-
-    def _cqe(self, at: int, values: Values) -> None:
-        """An entry is posted, which shows."""
-        self.exact = True
-        cqid, slot, _dw0, _dw1, sqhd, sqid, cid, phase, _status = values
-        cq = self.cq(cqid)
-        if cq.from_start and cq.entries:
-            self._posting(at, cq, slot, phase)
-        if cq.ien:
-            cq.unsignalled = cq.unsignalled or at
-        command = next((c for c in cq.finished if c.cid == cid and c.sq.id == sqid), None)
-        if command is None:
-            own = self.sqs.get(sqid)
-            twice = own and cid in own.twice
-            if cq.from_start and self.all_from_start and not twice:
-                text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cqid}, and no such one is done"
-                self.find("cq.unknown-command", text, at)
-            return
-        sq = command.sq
-        if sq.from_start and sq.entries and command.sqhd is not None and sq.head is not None:
-            moved = (sq.head - command.sqhd) % sq.entries
-            if sqhd >= sq.entries or (sqhd - command.sqhd) % sq.entries > moved:
-                text = (
-                    f"SQHD {sqhd} of SQ {sqid}: its head was {command.sqhd} when CID {cid:#x} was "
-                    f"done, and is {sq.head}"
-                )
-                self.find("cq.sqhd", text, command.finished, at)
-        sq.told = sqhd
-        cq.finished.remove(command)
-        cq.finished.appendleft(command)
-        self._post(cq, at)
-
-    def _posting(self, at: int, cq: Cq, slot: int, phase: int) -> None:
-        assert cq.entries
-        if cq.full:
-            self.find("cq.overrun", f"an entry is posted to CQ {cq.id}, which is full", at)
-        if slot != cq.tail:
-            self.find(
-                "cq.slot", f"slot {slot} of CQ {cq.id} is posted to, and the next is {cq.tail}", at
-            )
-        elif phase != cq.phase:
-            self.find("cq.phase", f"slot {slot} of CQ {cq.id} gets the old phase tag {phase}", at)
-        cq.tail = (slot + 1) % cq.entries
-        cq.phase = phase ^ (cq.tail == 0)
 
     def _msix(self, at: int, values: Values) -> None:
         """A posting run has ended. Where several queues have that vector it may be of any: none of
@@ -414,9 +377,10 @@ class Monitor:
         """What had finished is posted, as far as there was room."""
         cq.unsignalled = 0
         while not self.exact and cq.finished and not cq.full:
-            self._post(cq, at)
+            self.post(cq, at)
 
-    def _post(self, cq: Cq, at: int) -> None:
+    def post(self, cq: Cq, at: int) -> None:
+        """The oldest command that has finished is posted."""
         command = cq.finished.popleft()
         command.posted = at
         cq.posted.append(command)
@@ -471,6 +435,7 @@ class Monitor:
         self.cc, self.bases = 0, (0, 0)
 
     def _clear(self) -> None:
+        self.deleted.clear()
         self._memory = None
         self.sqs.clear()
         self.cqs.clear()

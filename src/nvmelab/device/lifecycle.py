@@ -27,6 +27,8 @@ READY_TIMEOUT = 15
 """CAP.TO, in units of 500 ms: a reset waits for a slow flush of the host's disk."""
 
 _RDY, _CFS, _SHST = 1, 1 << 1, 3 << 2
+_NSSRO = 1 << 4
+"""A host may write 1 to it, which clears it."""
 _CSTS_ALIVE = _RDY
 """RDY, and neither CFS nor any SHST."""
 
@@ -127,7 +129,8 @@ class LifeCycle:
                     trace("ub_mmiowr_intmask_with_msix")
         elif trace:
             if name == "csts":
-                trace("ub_mmiowr_ro_csts")
+                if value & mask & ~_NSSRO:
+                    trace("ub_mmiowr_ro_csts")
             else:
                 trace("ub_mmiowr_invalid", register.offset, value)
 

@@ -34,19 +34,19 @@ PROGRESS: dict[str, Rule] = {
     "device": Rule(
         "device",
         "a command that was rung is consumed and completed, whether or not the driver rings again",
-        "Base 2.1, 3.3.1.2 (derived: submitted entries are consumed)",
+        "Base 2.2, 3.3.1.2 (derived: submitted entries are consumed)",
         kind="eventually",
     ),
     "driver": Rule(
         "driver",
         "a completion that the driver was told of, or could see, is consumed",
-        "Base 2.1, 3.3.1.2 (derived: posted entries are consumed)",
+        "Base 2.2, 3.3.1.2 (derived: posted entries are consumed)",
         kind="eventually",
     ),
     "platform": Rule(
         "platform",
         "doorbell writes and interrupts arrive",
-        "NVMe over PCIe Transport 1.1, 3.1.2 (doorbells); PCI Local Bus 3.0, 6.8 (MSI-X) (derived)",
+        "NVMe over PCIe Transport 1.2, 3.1.2 (doorbells); PCI Local Bus 3.0, 6.8 (MSI-X) (derived)",
         kind="eventually",
     ),
 }

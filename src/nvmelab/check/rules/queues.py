@@ -19,89 +19,95 @@ RULES: dict[str, Rule] = {
     "sq.slot-in-use": Rule(
         "driver",
         "an entry is written only into a free slot of the submission queue, the next one",
-        "Base 2.1, 3.3.1.2 (queue usage) and 3.3.1.5 (full)",
+        "Base 2.2, 3.3.1.2 (queue usage) and 3.3.1.5 (full)",
     ),
     "sq.tail": Rule(
         "driver",
         "the tail doorbell tells of entries that were written, and its value is a slot",
-        "Base 2.1, 3.3.1.2 (queue usage)",
+        "Base 2.2, 3.3.1.2 (queue usage)",
         ("mmio_doorbell_sq", "update_sq_tail"),
     ),
     "sq.cid-in-use": Rule(
         "driver",
         "no two outstanding commands of a queue have the same CID",
-        "Base 2.1, 4.1.1 (CID)",
+        "Base 2.2, 4.1.1 (CID)",
         ("command",),
     ),
     "cq.head": Rule(
         "driver",
         "the head doorbell releases entries that were posted, and its value is a slot",
-        "Base 2.1, 3.3.1.2 (queue usage)",
+        "Base 2.2, 3.3.1.2 (queue usage)",
         ("mmio_doorbell_cq", "update_cq_head"),
     ),
     "cq.taken-early": Rule(
         "driver",
         "only entries that were posted are consumed",
-        "Base 2.1, 4.2.4 (phase tag)",
+        "Base 2.2, 4.2.4 (phase tag)",
     ),
     "sq.fetched-early": Rule(
         "device",
         "only entries that the tail doorbell has told of are fetched, each once and in order",
-        "Base 2.1, 3.3.1.2 (queue usage)",
+        "Base 2.2, 3.3.1.2 (queue usage)",
         ("command",),
     ),
     "cq.overrun": Rule(
         "device",
         "nothing is posted while the completion queue has no free slot",
-        "Base 2.1, 3.3.1.2.1 (completion queue flow control)",
+        "Base 2.2, 3.3.1.2.1 (completion queue flow control)",
         ("cqe",),
     ),
     "cq.slot": Rule(
         "device",
         "a completion is posted to the next slot of the completion queue",
-        "Base 2.1, 3.3.1.2 (queue usage)",
+        "Base 2.2, 3.3.1.2 (queue usage)",
         ("cqe",),
     ),
     "cq.phase": Rule(
         "device",
         "the phase tag of an entry is the inverse of what the slot had before",
-        "Base 2.1, 4.2.4 (phase tag)",
+        "Base 2.2, 4.2.4 (phase tag)",
         ("cqe",),
     ),
     "cq.sqhd": Rule(
         "device",
         "SQHD is the head of the submission queue when the entry is created: fetched entries only",
-        "Base 2.1, 4.2.1 (SQHD)",
+        "Base 2.2, 4.2.1 (SQHD)",
         ("cqe",),
     ),
     "cq.unknown-command": Rule(
         "device",
         "each fetched command is completed once, with its own SQID and CID",
-        "Base 2.1, 4.2.1 (SQID, CID)",
+        "Base 2.2, 4.2.1 (SQID, CID)",
         ("finished", "cqe"),
+    ),
+    "cq.after-deletion": Rule(
+        "device",
+        "nothing is posted for the commands of a submission queue that was deleted",
+        "Base 2.2, 5.2.4 (Delete I/O Submission Queue)",
+        ("cqe",),
     ),
     "cq.status": Rule(
         "device",
         "a command that is as it should be succeeds",
-        "Base 2.1, 4.2.3 (status)",
+        "Base 2.2, 4.2.3 (status)",
     ),
     # Doorbells.
     "doorbell.queue": Rule(
         "driver",
         "a doorbell is written only for a queue that exists",
-        "Base 2.1, 5.1.2.1 (Invalid Doorbell Register)",
+        "Base 2.2, 5.1.2.1 (Invalid Doorbell Register)",
         ("mmio_doorbell_sq", "mmio_doorbell_cq", "ub_db_wr_invalid_sq", "ub_db_wr_invalid_cq"),
     ),
     "doorbell.value": Rule(
         "driver",
         "the value of a doorbell is a slot of its queue",
-        "Base 2.1, 5.1.2.1 (Invalid Doorbell Write Value)",
+        "Base 2.2, 5.1.2.1 (Invalid Doorbell Write Value)",
         ("mmio_doorbell_sq", "mmio_doorbell_cq", "update_sq_tail", "update_cq_head"),
     ),
     "doorbell.repeated": Rule(
         "driver",
         "a doorbell is not written with the value that it has",
-        "Base 2.1, 3.3.1.2 (queue usage)",
+        "Base 2.2, 5.1.2.1 (Invalid Doorbell Write Value)",
         ("mmio_doorbell_sq", "mmio_doorbell_cq"),
         "note",
     ),
@@ -110,92 +116,99 @@ RULES: dict[str, Rule] = {
     "queues.identifier": Rule(
         "driver",
         "QID of a new queue is free, not 0, and one of the queues that were granted",
-        "Base 2.1, 5.2.1 and 5.2.2 (QID)",
+        "Base 2.2, 5.2.1 and 5.2.2 (QID)",
         ("create_sq", "create_cq"),
     ),
     "queues.size": Rule(
         "driver",
         "a new queue has at least 2 entries and at most CAP.MQES + 1",
-        "Base 2.1, 5.2.1 and 5.2.2 (QSIZE), 3.1.4.1 (CAP.MQES)",
+        "Base 2.2, 5.2.1 and 5.2.2 (QSIZE), 3.1.4.1 (CAP.MQES)",
         ("create_sq", "create_cq"),
     ),
     "queues.cq-exists": Rule(
         "driver",
         "a submission queue is created on an I/O completion queue that exists",
-        "Base 2.1, 5.2.2 (CQID)",
+        "Base 2.2, 5.2.2 (CQID)",
         ("create_sq",),
     ),
     "queues.contiguous": Rule(
         "driver",
         "a queue is physically contiguous (PC is 1) where CAP.CQR requires it",
-        "Base 2.1, 5.2.1 and 5.2.2 (PC), 3.1.4.1 (CAP.CQR)",
+        "Base 2.2, 5.2.1 and 5.2.2 (PC), 3.1.4.1 (CAP.CQR)",
         ("create_sq", "create_cq"),
     ),
     "queues.base": Rule(
         "driver",
         "the base of a contiguous queue is aligned to the memory page",
-        "Base 2.1, 5.2.1 and 5.2.2 (PRP1)",
+        "Base 2.2, 5.2.1 and 5.2.2 (PRP1)",
         ("create_sq", "create_cq"),
     ),
     "queues.entry-size": Rule(
         "driver",
         "CC.IOSQES and CC.IOCQES are set before I/O queues are created",
-        "Base 2.1, 3.1.4.5 (CC.IOSQES, CC.IOCQES)",
+        "Base 2.2, 3.1.4.5 (CC.IOSQES, CC.IOCQES)",
         ("create_sq", "create_cq"),
     ),
     "queues.vector": Rule(
         "driver",
         "the interrupt vector of a completion queue is one of the function's",
-        "Base 2.1, 5.2.1 (IV)",
+        "NVMe over PCIe Transport 1.2, 3.2 (interrupt vector)",
         ("create_cq",),
     ),
     "queues.overlap": Rule(
         "driver",
         "the memory of a queue is not that of another one",
-        "Base 2.1, 3.3.1.2 (derived: each queue has slots of its own)",
+        "Base 2.2, 3.3.1.2 (derived: each queue has slots of its own)",
         ("create_sq", "create_cq"),
     ),
     "queues.cleared": Rule(
         "driver",
         "the phase tags of a new completion queue are 0",
-        "Base 2.1, 4.2.4 (phase tag)",
+        "Base 2.2, 4.2.4 (phase tag)",
         ("create_cq", "cq_not_cleared"),
     ),
     "queues.number-first": Rule(
         "driver",
         "the number of queues is agreed on (Set Features, 07h) before I/O queues are created",
-        "Base 2.1, 3.5.1 (initialization)",
+        "Base 2.2, 3.5.1 (initialization)",
         ("create_cq",),
         "note",
     ),
     "queues.number-late": Rule(
         "driver",
         "the number of queues is not set once an I/O queue was created",
-        "Base 2.1, 5.1.25.2.1 (Number of Queues)",
+        "Base 2.2, 5.1.25.2.1 (Number of Queues)",
+        ("set_feature",),
+    ),
+    "queues.number-late-accepted": Rule(
+        "device",
+        "Set Features, Number of Queues is refused once an I/O queue was created",
+        "Base 2.2, 5.1.25.2.1 (Number of Queues)",
         ("set_feature",),
     ),
     "queues.deleted": Rule(
         "driver",
         "a queue that is deleted exists, and is not queue 0",
-        "Base 2.1, 5.2.3 and 5.2.4 (QID)",
+        "Base 2.2, 5.2.3 and 5.2.4 (QID)",
         ("del_sq", "del_cq"),
     ),
     "queues.deletion-order": Rule(
         "driver",
         "a completion queue is deleted after its submission queues",
-        "Base 2.1, 5.2.3 (Delete I/O Completion Queue)",
+        "Base 2.2, 5.2.3 (Delete I/O Completion Queue)",
         ("del_cq",),
     ),
     "queues.accepted": Rule(
         "device",
-        "a Create or Delete command for a queue that cannot be is refused",
-        "Base 2.1, 5.2.1 to 5.2.4",
+        "what must be refused is: a CQID that is none, a CQ that is not contiguous, entry sizes "
+        "that are not set, the deletion of a CQ that has SQs",
+        "Base 2.2, 5.2.1 to 5.2.3 and 3.1.4.5 (CC.IOSQES, CC.IOCQES)",
         ("create_sq", "create_cq", "del_sq", "del_cq"),
     ),
     "queues.refused": Rule(
         "device",
         "a Create or Delete command is not refused for what it does right",
-        "Base 2.1, 5.2.1 to 5.2.4",
+        "Base 2.2, 5.2.1 to 5.2.4",
         ("create_sq", "create_cq", "del_sq", "del_cq"),
     ),
 }
@@ -210,7 +223,7 @@ class Flaw(NamedTuple):
     """The statuses that refuse it."""
     text: str
     tolerable: bool = False
-    """A device may let it pass."""
+    """A device need not refuse it: the specification says `should`, or nothing."""
 
 
 _ID = (Status.INVALID_QUEUE_IDENTIFIER,)
@@ -228,7 +241,7 @@ class Queues:
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._granted: int | None = None
-        """I/O queue pairs that may be, if it was agreed on."""
+        """I/O queues of one kind that may be, if it was agreed on."""
         self._created = 0
         """The line that created an I/O queue since the last reset."""
         monitor.answered.append(self._answered)
@@ -294,7 +307,7 @@ class Queues:
             return  # without the beginning nobody knows which queues there are
         name, values = command.asks
         if name == "set_feature":
-            self._feature(command, values)
+            self._feature(at, command, values, status)
             return
         if name == "create_sq":
             flaws = self._flaws_of_sq(values)
@@ -320,8 +333,8 @@ class Queues:
                 if not flaw.tolerable:
                     find("queues.accepted", f"{flaw.text}: it succeeds", *lines)
             return
-        if wrong:
-            return
+        if wrong or status == Status.INVALID_FIELD_IN_COMMAND:
+            return  # which may be said of fields that nothing is known of
         blamed = [flaw for flaw in flaws if status in flaw.statuses]
         if blamed and all(flaw.wrong is False for flaw in blamed):
             text = f"{blamed[0].text}: refused with {Status(status).label}"
@@ -343,7 +356,9 @@ class Queues:
         beyond = bool(ien and vector >= monitor.offer.vectors) if monitor.offer else None
         return [
             self._identifier("CQ", cqid, used=cqid in monitor.cqs),
-            Flaw("queues.vector", beyond, _VECTOR, f"CQ {cqid} with vector {vector}"),
+            Flaw(
+                "queues.vector", beyond, _VECTOR, f"CQ {cqid} with vector {vector}", tolerable=True
+            ),
             *self._common(f"CQ {cqid}", base, qsize, qflags, CQE_SIZE, (20, IOCQES)),
         ]
 
@@ -352,7 +367,7 @@ class Queues:
         most = self._granted or (offer.io_queues if offer else None)
         wrong = True if qid == 0 or used else None if most is None else qid > most
         said = " again" if used else f" of {most}" if most is not None and qid > most else ""
-        return Flaw("queues.identifier", wrong, _ID, f"{kind} {qid}{said}")
+        return Flaw("queues.identifier", wrong, _ID, f"{kind} {qid}{said}", tolerable=True)
 
     def _common(
         self,
@@ -376,10 +391,16 @@ class Queues:
         other = self._overlapped(base, entries * entry) if qflags & 1 else ""
         overlap = f"{name} at {base:#x}, in the memory of {other}"
         return [
-            Flaw("queues.size", large, _SIZE, f"{name} of {entries} entries"),
-            Flaw("queues.contiguous", scattered, _FIELD, f"{name} with QFLAGS {qflags:#x}"),
-            Flaw("queues.base", unaligned, _BASE, f"{name} at {base:#x}"),
-            Flaw("queues.entry-size", unset, (*_SIZE, *_FIELD), sizes, tolerable=True),
+            Flaw("queues.size", large, _SIZE, f"{name} of {entries} entries", tolerable=True),
+            Flaw(
+                "queues.contiguous",
+                scattered,
+                _FIELD,
+                f"{name} with QFLAGS {qflags:#x}",
+                tolerable=name.startswith("SQ"),
+            ),
+            Flaw("queues.base", unaligned, _BASE, f"{name} at {base:#x}", tolerable=True),
+            Flaw("queues.entry-size", unset, (*_SIZE, *_FIELD), sizes),
             Flaw("queues.overlap", bool(other), (), overlap, tolerable=True),
         ]
 
@@ -396,22 +417,26 @@ class Queues:
         kind = "SQ" if name == "del_sq" else "CQ"
         known = qid in queues and queues[qid].from_start
         exists = qid != 0 and known
-        flaws = [Flaw("queues.deleted", not exists, _ID, f"{kind} {qid} is deleted")]
+        flaws = [
+            Flaw("queues.deleted", not exists, _ID, f"{kind} {qid} is deleted", tolerable=True)
+        ]
         if name == "del_cq" and exists:
             bound = [sq.id for sq in monitor.sqs.values() if sq.cq is monitor.cqs[qid]]
             text = f"CQ {qid} is deleted" + (f", which has SQ {bound[0]}" if bound else "")
             flaws.append(Flaw("queues.deletion-order", bool(bound), _ORDER, text))
         return flaws
 
-    def _feature(self, command: Command, values: Values) -> None:
+    def _feature(self, at: int, command: Command, values: Values, status: int) -> None:
         if values[0] == Feature.NUMBER_OF_QUEUES and self._created:
             text = "the number of queues is set when there was an I/O queue already"
             self._monitor.find("queues.number-late", text, self._created, command.fetched)
+            if not status:
+                self._monitor.find("queues.number-late-accepted", f"{text}: it succeeds", at)
 
     def _number(self, _at: int, values: Values) -> None:
-        """Granted are as many pairs as there are queues of the rarer kind."""
+        """As many as were granted of either kind: which count is whose has been printed wrong."""
         if not self._created:
-            self._granted = min(values[2:])
+            self._granted = max(values[2:])
 
     def _number_first(self, at: int, command: Command) -> None:
         if self._granted is None and not self._created:

@@ -16,60 +16,81 @@ RULES: dict[str, Rule] = {
     "registers.admin-queue-enabled": Rule(
         "driver",
         "AQA, ASQ and ACQ are written only while CC.EN is 0",
-        "Base 2.1, 3.1.4.5 (CC.EN)",
+        "Base 2.2, 3.1.4.5 (CC.EN)",
         ("aqattr", "asq", "acq"),
     ),
     "registers.admin-queue-size": Rule(
         "driver",
         "the controller is not enabled with an admin queue of one entry: AQA.ASQS, ACQS are not 0",
-        "Base 2.1, 3.1.4.8 (AQA)",
+        "Base 2.2, 3.1.4.8 (AQA)",
         ("started", "admin_empty"),
     ),
     "registers.admin-queue-base": Rule(
         "driver",
         "ASQ and ACQ are aligned to the memory page that CC.MPS says",
-        "Base 2.1, 3.1.4.9 (ASQ) and 3.1.4.10 (ACQ)",
+        "Base 2.2, 3.1.4.9 (ASQ) and 3.1.4.10 (ACQ)",
         ("started", "admin_unaligned"),
     ),
     "registers.page-size": Rule(
         "driver",
         "CC.MPS lies between CAP.MPSMIN and CAP.MPSMAX",
-        "Base 2.1, 3.1.4.1 (CAP)",
+        "Base 2.2, 3.1.4.1 (CAP)",
         ("started", "page_size"),
     ),
     "registers.command-set": Rule(
         "driver",
         "CC.CSS is a command set that CAP.CSS has",
-        "Base 2.1, 3.1.4.5 (CC.CSS)",
+        "Base 2.2, 3.1.4.5 (CC.CSS)",
         ("started", "unsupported_css"),
     ),
     "registers.cc-enabled": Rule(
         "driver",
         "CC.MPS, CC.AMS and CC.CSS are changed only while CC.EN is 0",
-        "Base 2.1, 3.1.4.5 (CC)",
+        "Base 2.2, 3.1.4.5 (CC)",
+        ("cc",),
+    ),
+    "registers.entry-size-changed": Rule(
+        "driver",
+        "CC.IOSQES and CC.IOCQES are not changed while there are I/O queues",
+        "Base 2.2, 3.1.4.5 (CC.IOSQES, CC.IOCQES)",
+        ("cc",),
+    ),
+    "registers.shn-reserved": Rule(
+        "driver",
+        "CC.SHN is not 11b, which is reserved",
+        "Base 2.2, 3.1.4.5 (CC.SHN) and 1.4.1.6 (reserved)",
         ("cc",),
     ),
     "registers.access": Rule(
         "driver",
-        "registers are read and written in aligned pieces of 4 or 8 bytes",
-        "Base 2.1, 3.1.4 (properties)",
+        "a register is read and written whole, or in aligned pieces of 4 bytes",
+        "NVMe over PCIe Transport 1.2, 3.1.2 (register access)",
         ("write", "access_misaligned", "access_small"),
     ),
     "registers.read-only": Rule(
         "driver",
         "what is read-only or reserved is not written",
-        "Base 2.1, 3.1.4 (properties)",
+        "Base 2.2, 3.1.4 (properties)",
         ("csts_written", "no_register"),
         "note",
+    ),
+    "doorbell.reserved": Rule(
+        "driver",
+        "bits 31:16 of a doorbell are written as 0",
+        "NVMe over PCIe Transport 1.2, 3.1.2.1 and 3.1.2.2; Base 2.2, 3.1.4 (reserved)",
+        ("write",),
     ),
     "doorbell.aligned": Rule(
         "driver",
         "a doorbell is written as the 4 bytes that it is",
-        "NVMe over PCIe Transport 1.1, 3.1.2 (doorbells)",
+        "NVMe over PCIe Transport 1.2, 3.1.2 (doorbells)",
         ("write", "ub_db_wr_misaligned"),
     ),
 }
 
+_SHN, _IOSQES, _IOCQES = 3 << 14, 0xF << 16, 0xF << 20
+_WIDE = frozenset((0x00, 0x28, 0x30, 0x48, 0x50))
+"""Offsets of the registers that have 8 bytes: CAP, ASQ, ACQ, BPMBL, CMBMSC."""
 _EN, _CSS, _MPS, _AMS = 1, 7 << 4, 0xF << 7, 7 << 11
 
 
@@ -97,8 +118,14 @@ class Registers:
 
     def _cc(self, at: int, values: Values) -> None:
         old, new = self._monitor.cc, values[0]
+        if new & _SHN == _SHN:
+            self._monitor.find("registers.shn-reserved", f"CC.SHN is 11b: {new:#x}", at)
         if old is None or not old & new & _EN:
             return
+        for queues, field in ((self._monitor.sqs, _IOSQES), (self._monitor.cqs, _IOCQES)):
+            if (old ^ new) & field and any(qid for qid in queues):
+                text = f"CC is changed from {old:#x} to {new:#x}, and there are I/O queues"
+                self._monitor.find("registers.entry-size-changed", text, at)
         for name, field in (("CSS", _CSS), ("MPS", _MPS), ("AMS", _AMS)):
             if (old ^ new) & field:
                 text = f"CC.{name} is changed while the controller is enabled: {old:#x}, {new:#x}"
@@ -110,8 +137,16 @@ class Registers:
             self._monitor.find("registers.admin-queue-enabled", text, self._monitor.enabled, at)
 
     def _write(self, at: int, values: Values) -> None:
-        addr, _data, size = values
-        if addr >= DOORBELLS and size != 4 and not addr % 4:
+        addr, data, size = values
+        if addr < DOORBELLS:
+            if size == 8 and addr not in _WIDE and not addr % 4:
+                text = f"8 bytes are written at {addr:#x}, over two registers"
+                self._monitor.find("registers.access", text, at)
+            return
+        if size == 4 and data > 0xFFFF and not addr % 4:
+            text = f"{data:#x} is written to the doorbell at {addr:#x}"
+            self._monitor.find("doorbell.reserved", text, at)
+        if size != 4 and not addr % 4:
             text = f"the doorbell at {addr:#x} is written with {size} bytes"
             self._monitor.find("doorbell.aligned", text, at)
 

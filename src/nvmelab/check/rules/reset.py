@@ -16,51 +16,51 @@ RULES: dict[str, Rule] = {
     "reset.enabled-while-ready": Rule(
         "driver",
         "CC.EN is set only when CSTS.RDY is 0 after the last reset",
-        "Base 2.1, 3.1.4.5 (CC.EN)",
+        "Base 2.2, 3.1.4.5 (CC.EN)",
         ("csts",),
     ),
     "reset.disabled-before-ready": Rule(
         "driver",
         "CC.EN is cleared only when CSTS.RDY is 1",
-        "Base 2.1, 3.1.4.5 (CC.EN)",
+        "Base 2.2, 3.1.4.5 (CC.EN)",
         ("csts",),
         "note",
     ),
     "reset.doorbell-before-ready": Rule(
         "driver",
-        "no doorbell is written before the controller that was reset is ready again",
-        "Base 2.1, 3.5.1 (initialization)",
+        "no tail doorbell is written before the controller that was reset is ready again",
+        "Base 2.2, 3.4 (commands are submitted to a controller that is ready)",
         ("stopped", "reset"),
     ),
     "reset.submitted-after-shutdown": Rule(
         "driver",
-        "no I/O command is submitted after CC.SHN has asked for a shutdown",
-        "Base 2.1, 3.6.1 (shutdown)",
+        "no I/O command is submitted once a shutdown is complete (CSTS.SHST 10b)",
+        "Base 2.2, 3.1.4.6 (CSTS.SHST)",
         ("shutdown_set",),
     ),
     "reset.fetched-while-disabled": Rule(
         "device",
-        "a controller that was reset fetches nothing before it is enabled again",
-        "Base 2.1, 3.7.2 (controller level reset)",
+        "a controller that was reset, CSTS.RDY 0, fetches nothing before it is enabled again",
+        "Base 2.2, 3.1.4.5 (CC.EN)",
         ("stopped", "reset"),
     ),
     "reset.posted-while-disabled": Rule(
         "device",
-        "a controller that was reset posts nothing before it is enabled again",
-        "Base 2.1, 3.7.2 (controller level reset)",
+        "a controller that was reset, CSTS.RDY 0, posts nothing before it is enabled again",
+        "Base 2.2, 3.1.4.5 (CC.EN)",
         ("cqe",),
     ),
     "reset.ready": Rule(
         "device",
         "CSTS.RDY follows CC.EN",
-        "Base 2.1, 3.1.4.6 (CSTS.RDY)",
+        "Base 2.2, 3.1.4.6 (CSTS.RDY)",
         ("cc",),
         kind="eventually",
     ),
     "reset.shutdown-complete": Rule(
         "device",
         "a shutdown that CC.SHN asked for becomes complete: CSTS.SHST is 10b",
-        "Base 2.1, 3.6.1 (shutdown)",
+        "Base 2.2, 3.6.1 (shutdown)",
         ("csts",),
         kind="eventually",
     ),
@@ -155,7 +155,8 @@ class Reset:
         self._monitor.due.pop("shutdown", None)
 
     def _write(self, at: int, values: Values) -> None:
-        if values[0] >= DOORBELLS and self._monitor.down:
+        tail = values[0] >= DOORBELLS and not values[0] & 4  # CAP.DSTRD is 0 in all we know
+        if tail and self._monitor.down:
             text = f"the doorbell at {values[0]:#x} is written before CSTS.RDY is 1"
             self._monitor.find("reset.doorbell-before-ready", text, self._monitor.down, at)
 
@@ -164,16 +165,23 @@ class Reset:
         sq = self._monitor.sqs.get(sqid)
         if self._monitor.shadows or not self._monitor.shutdown:
             return  # a shadow may have been stored long before it is looked at
+        if self._csts is not None and self._csts & _SHST != _COMPLETE:
+            return  # until then a host need not have stopped
         if sqid and sq and sq.tail is not None and tail != sq.tail:
-            text = f"tail {tail} of SQ {sqid} is rung after the shutdown was asked for"
+            text = f"tail {tail} of SQ {sqid} is rung, and the controller has shut down"
             self._monitor.find("reset.submitted-after-shutdown", text, self._monitor.shutdown, at)
 
+    @property
+    def _disabled(self) -> bool:
+        """It was reset, and CSTS.RDY says that this is done."""
+        return bool(self._monitor.down) and not (self._csts or 0) & _RDY
+
     def _command(self, at: int, values: Values) -> None:
-        if self._monitor.down:
+        if self._disabled:
             text = f"CID {values[0]:#x} of SQ {values[1]} is fetched by a controller that was reset"
             self._monitor.find("reset.fetched-while-disabled", text, self._monitor.down, at)
 
     def _cqe(self, at: int, values: Values) -> None:
-        if self._monitor.down:
+        if self._disabled:
             text = f"an entry is posted to CQ {values[0]} by a controller that was reset"
             self._monitor.find("reset.posted-while-disabled", text, self._monitor.down, at)

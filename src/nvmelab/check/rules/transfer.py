@@ -15,44 +15,44 @@ RULES: dict[str, Rule] = {
     "transfer.prp-offset": Rule(
         "driver",
         "a PRP entry that is not the first one of its command has no offset in its page",
-        "Base 2.1, 4.3.1 (PRP entry, PBAO)",
+        "Base 2.2, 4.3.1 (PRP entry, PBAO)",
         ("map_prp", "prp_offset"),
     ),
     "transfer.prp1-dword": Rule(
         "driver",
         "the offset of PRP1 is a multiple of 4",
-        "Base 2.1, 4.3.1 (PRP entry, PBAO)",
+        "Base 2.2, 4.3.1 (PRP entry, PBAO)",
         ("map_prp",),
     ),
     "transfer.list-aligned": Rule(
         "driver",
         "the pointer to a PRP list is a multiple of 8",
-        "Base 2.1, 4.3.1 (PRP list)",
+        "Base 2.2, 4.3.1 (PRP list)",
         ("map_prp",),
     ),
     "transfer.prp2-reserved": Rule(
         "driver",
         "PRP2 is 0 where the data fits in the page of PRP1",
-        "Base 2.1, 4.1.1 (PRP2: reserved)",
+        "Base 2.2, 4.1.1 (PRP2: reserved)",
         ("map_prp",),
         "note",
     ),
     "transfer.memory": Rule(
         "driver",
         "the addresses of a command are memory",
-        "Base 2.1, 4.2.3.1 (Data Transfer Error)",
+        "Base 2.2, 4.2.3.1 (Data Transfer Error)",
         ("map_prp", "no_memory"),
     ),
     "transfer.queue-memory": Rule(
         "driver",
         "data is not asked for in the memory of a queue",
-        "Base 2.1, 3.3.1.2 (derived: entries are written by one side only)",
+        "Base 2.2, 3.3.1.2 (derived: entries are written by one side only)",
         ("map_addr",),
     ),
     "data.late": Rule(
         "device",
         "the data of a Read is in host memory when its completion is posted",
-        "NVM Command Set 1.1, 3.3.4 (derived: completion says that the data was transferred)",
+        "NVM Command Set 1.2, 3.3.4 (derived: completion says that the data was transferred)",
     ),
 }
 

@@ -7,6 +7,9 @@ from nvmelab.corpus.faults import CompletesTwice, OverrunsCq, PhaseStays
 from nvmelab.device.controller import Controller
 from nvmelab.device.lifecycle import LifeCycle
 from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
+from nvmelab.host.driver import Controller as Driver
+from nvmelab.host.queues import CompletionQueue as HostQueue
+from nvmelab.spec.admin import CreateIoCq
 from nvmelab.spec.commands import AdminOpcode
 from nvmelab.spec.status import DNR, Status
 
@@ -93,8 +96,8 @@ class FetchesAfterReset(Controller):
         self.left = rung[0] if rung else None
 
     def run(self) -> bool:
-        sq, self.left = self.left, None
-        if sq:
+        if self.left and not self.life.csts.rdy:
+            sq, self.left = self.left, None
             self._fetch(sq)
         return super().run()
 
@@ -110,9 +113,8 @@ class PostsAfterReset(Controller):
         self.left = busy[0] if busy else None
 
     def run(self) -> bool:
-        left, self.left = self.left, None
-        if left:
-            cq, request = left
+        if self.left and not self.life.csts.rdy:
+            (cq, request), self.left = self.left, None
             cq.finished.append(request)
             self._post(cq)
         return super().run()
@@ -146,15 +148,43 @@ class NeverShutDown(Controller):
         self.life = _NeverComplete(self)
 
 
+def polls(nvme: Driver) -> None:
+    """A completion queue without interrupts has a vector of its own."""
+    nvme.start(io_queues=4)
+    base = nvme.link.allocate(4096)
+    nvme.run(CreateIoCq(qid=1, qsize=4, prp1=base, ien=0, iv=5))
+    cq = nvme.cqs[1] = HostQueue(nvme.link, nvme.doorbells, 1, base, 4)
+    nvme.create_sq(entries=4, cq=cq).read(slba=0).check()
+
+
 class InterruptsPoller(Controller):
     """A completion queue whose interrupts are disabled raises one."""
 
     def _interrupt(self, cq: CompletionQueue) -> None:
-        ien, cq.ien, vector = cq.ien, True, cq.vector
-        if not ien:
-            cq.vector = 7
+        ien, cq.ien = cq.ien, True
         super()._interrupt(cq)
-        cq.ien, cq.vector = ien, vector
+        cq.ien = ien
+
+
+class PostsAfterDeletion(Controller):
+    """The last completion of a submission queue is posted once more when it was deleted."""
+
+    last: Request | None = None
+    left: Request | None = None
+
+    def _post(self, cq: CompletionQueue) -> None:
+        request = cq.finished[0]
+        super()._post(cq)
+        if request.sq.id:
+            self.last = request
+        elif self.left:
+            left, self.left = self.left, None
+            left.sq.cq.finished.append(left)
+
+    def remove_sq(self, sq: SubmissionQueue) -> None:
+        super().remove_sq(sq)
+        if self.last and self.last.sq is sq:
+            self.left, self.last = self.last, None
 
 
 class InterruptsTwice(Controller):
@@ -192,8 +222,10 @@ BREACHES = [
         ("posts-after-reset", "reset.posted-while-disabled", PostsAfterReset),
         ("never-ready", "reset.ready", NeverReady),
         ("never-shut-down", "reset.shutdown-complete", NeverShutDown),
-        ("interrupts-poller", "interrupts.disabled", InterruptsPoller),
+        ("posts-after-deletion", "cq.after-deletion", PostsAfterDeletion),
         ("interrupts-twice", "interrupts.unasked", InterruptsTwice),
         ("never-interrupts", "interrupts.raised", NeverInterrupts),
     )
+] + [
+    Breach("interrupts-poller", "interrupts.disabled", "device", polls, InterruptsPoller),
 ]

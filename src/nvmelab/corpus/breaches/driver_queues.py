@@ -191,11 +191,20 @@ def deletes_cq_first(nvme: Driver) -> None:
     submit(nvme, DeleteIoCq(qid=queue.cq.qid))
 
 
-class AcceptsOneEntry(Device):
-    """Says that a queue of one entry was created."""
+class AcceptsBadCq(Device):
+    """Says that a submission queue was created whose completion queue is none."""
 
     def finish(self, request: Request, status: int = 0) -> None:
-        if request.sq.id == 0 and request.opcode == AdminOpcode.CREATE_IO_CQ:
+        if request.sq.id == 0 and request.opcode == AdminOpcode.CREATE_IO_SQ:
+            status = 0
+        super().finish(request, status)
+
+
+class AcceptsLateNumber(Device):
+    """Lets the number of queues be set when there are I/O queues."""
+
+    def finish(self, request: Request, status: int = 0) -> None:
+        if request.sq.id == 0 and request.opcode == AdminOpcode.SET_FEATURES:
             status = 0
         super().finish(request, status)
 
@@ -230,4 +239,13 @@ BREACHES = [
         ("queues.deleted", deletes_no_cq),
         ("queues.deletion-order", deletes_cq_first),
     )
-] + [Breach("accepts-one-entry", "queues.accepted", "both", queue_of_one_entry, AcceptsOneEntry)]
+] + [
+    Breach("accepts-bad-cq", "queues.accepted", "both", sq_without_cq, AcceptsBadCq),
+    Breach(
+        "accepts-late-number",
+        "queues.number-late-accepted",
+        "both",
+        number_after_queues,
+        AcceptsLateNumber,
+    ),
+]

@@ -105,9 +105,9 @@ def doorbell_before_ready(nvme: Driver) -> None:
 
 
 def submits_after_shutdown(nvme: Driver) -> None:
-    """An I/O command is submitted after a shutdown was asked for."""
+    """An I/O command is submitted when the shutdown is complete."""
     queue = started(nvme)
-    nvme.write_cc(msgspec.structs.replace(nvme.cc, shn=1))
+    nvme.shutdown()
     queue.read(slba=0)
 
 
@@ -117,9 +117,39 @@ def masks_under_msix(nvme: Driver) -> None:
     nvme["intms"] = 1
 
 
+def entry_size_changed(nvme: Driver) -> None:
+    """CC.IOSQES is changed when there are I/O queues."""
+    started(nvme)
+    nvme.write_cc(msgspec.structs.replace(nvme.cc, iosqes=7))
+
+
+def shn_reserved(nvme: Driver) -> None:
+    """CC.SHN is 11b."""
+    nvme.start()
+    nvme.write_cc(msgspec.structs.replace(nvme.cc, shn=3))
+
+
+def two_registers_at_once(nvme: Driver) -> None:
+    """8 bytes are written over CC and the register behind it."""
+    nvme.disable()
+    nvme.link.write(OFFSET["cc"], 8, 0x46_0000)
+
+
+def doorbell_high_bits(nvme: Driver) -> None:
+    """The reserved half of a doorbell is not 0."""
+    queue = started(nvme)
+    queue.sq.ring_each = False
+    queue.read(slba=0)
+    nvme.link.write(DOORBELLS + 8 * queue.qid, 4, queue.sq.tail | 0xBEEF_0000)
+
+
 BREACHES = [
     planted(rule, act)
     for rule, act in (
+        ("registers.entry-size-changed", entry_size_changed),
+        ("registers.shn-reserved", shn_reserved),
+        ("registers.access", two_registers_at_once),
+        ("doorbell.reserved", doorbell_high_bits),
         ("registers.admin-queue-enabled", admin_register_while_enabled),
         ("registers.admin-queue-size", one_entry_admin_queue),
         ("registers.admin-queue-base", admin_queue_unaligned),

@@ -32,21 +32,22 @@ def test_demo_prints_what_the_readme_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/diagnosing.md", "docs/reading-a-verdict.md"])
-def test_the_diagnosis_of_the_excerpt_is_what_is_printed(page: str) -> None:
-    found = re.search(
-        r"^\$ (?:\.venv/bin/)?nvmelab (diagnose tests/data/\S+ .*)\n((?:.*\n)*?)```$",
+def test_the_diagnoses_are_what_is_printed(page: str) -> None:
+    found = re.findall(
+        r"^\$ (?:\.venv/bin/)?nvmelab (diagnose tests/data/.*)\n((?:.*\n)*?)```$",
         (ROOT / page).read_text(),
         re.MULTILINE,
     )
     assert found
-    done = subprocess.run(
-        [sys.executable, "-m", "nvmelab", *found[1].split()],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
-    )
-    assert (done.stdout, done.returncode) == (found[2], 1)
+    for words, printed in found:
+        done = subprocess.run(
+            [sys.executable, "-m", "nvmelab", *words.split()],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
+        )
+        assert (done.stdout, done.returncode) == (printed, 1)
 
 
 def test_every_page_that_is_linked_exists() -> None:

@@ -220,6 +220,21 @@ LATENCY_MAX_NS = 10_000_000_000
 LOG_CHUNK_BYTES = 1 << 20
 """Bytes of a log that are read at once."""
 
+LOG_LOOK_BYTES = 16 << 20
+"""Bytes of a log that may come before the first line by which its kind is known: a long console."""
+
+TRACE_FLIGHT_MAX = 1 << 20
+"""Commands that are outstanding in a trace of Linux, and its queues: 500 queues of 2048 entries."""
+
+TRACE_SKEW_US = 10_000
+"""Microseconds by which two processors' clocks in such a trace may differ: Linux corrects them with
+every timer interrupt, which comes 100 times a second or more often."""
+
+TRACE_GIVEN_UP_US = 5_000_000
+"""Microseconds after which a command that Linux has ended itself counts as one it waited for in
+vain: it waits for 30 s unless it is told otherwise, and a reset that somebody asked for takes
+commands of milliseconds."""
+
 LOG_LINE_BYTES_MAX = 64 << 10
 """Longest line of a log. The longest that QEMU's nvme device prints has some 200 bytes."""
 

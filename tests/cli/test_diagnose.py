@@ -53,6 +53,45 @@ def test_a_page_of_any_log(nvmelab: Invoke, tmp_path: Path) -> None:
     assert "<title>Clean: sound.log" in page.read_text()
 
 
+LINUX = DATA / "linux-7-outstanding.trace"
+
+
+@pytest.mark.parametrize("before", [b"", b"[    1.0] a long console\r\n" * 100_000])
+def test_linuxs_own_trace_in_words(nvmelab: Invoke, tmp_path: Path, before: bytes) -> None:
+    path = tmp_path / "trace.gz"
+    path.write_bytes(gzip.compress(before + LINUX.read_bytes(), 1))
+    result = nvmelab("diagnose", str(path), "--hung")
+    assert result.exit_code == 1
+    said = " ".join(result.stdout.split())
+    number = before.count(b"\n") + 124
+    assert said.startswith(
+        "STUCK nvme0 SQ 1 (1024 entries), 1 command: set up by Linux, never completed, "
+        f"line {number}; device or platform or driver: complete it, deliver its interrupt, or take "
+        "its completion VERDICT undecided hint "
+    )
+    assert said.endswith(" of Linux's nvme driver")
+    assert nvmelab("diagnose", str(path)).exit_code == 0
+
+
+def test_linuxs_own_trace_for_a_program(nvmelab: Invoke) -> None:
+    said = json.loads(nvmelab("diagnose", str(LINUX), "--hung", "--json").stdout)
+    (part,) = said["stuck"]
+    assert (said["verdict"], part["controller"], part["sqid"]) == ("undecided", "nvme0", 1)
+    assert (part["state"], part["ball"], part["evidence"]) == ("set up", "undecided", [124])
+    assert (said["findings"], said["exercised"], said["events"]) == ([], [], 112)
+
+
+def test_what_linuxs_own_trace_cannot_have(nvmelab: Invoke, tmp_path: Path) -> None:
+    page = str(tmp_path / "page.html")
+    assert "--html" in error_of(nvmelab("diagnose", str(LINUX), "--html", page), 2)
+    assert "--sq-entries" in error_of(nvmelab("diagnose", str(LINUX), "--sq-entries", "4"), 2)
+    half = tmp_path / "half"
+    half.write_text(
+        "".join(f"{ln}\n" for ln in LINUX.read_text().splitlines() if "setup_cmd" not in ln)
+    )
+    assert "has no nvme_setup_cmd; record all" in error_of(nvmelab("diagnose", str(half)), 2)
+
+
 @pytest.mark.parametrize(
     ("contents", "said"),
     [

@@ -13,7 +13,7 @@ import pytest
 from nvmelab.cli.export import _log_to_perfetto
 from nvmelab.pair import Pair, workload
 from nvmelab.trace.capture import CaptureFile, Served
-from tests.check.test_diagnosis import EXCERPT, HANG, SOUND
+from tests.check.test_diagnosis import DATA, EXCERPT, HANG, SOUND
 from tests.check.test_monitor import ROUND, START
 from tests.cli.conftest import Invoke, error_of
 
@@ -115,6 +115,9 @@ def test_what_cannot_be_exported_is_one_line(capture: Path, nvmelab: Invoke) -> 
     text = capture.with_suffix(".txt")
     text.write_text("nothing\n")
     assert "no capture" in error_of(nvmelab("export", str(text), "--qemu-log", target), 2)
+    linux = str(DATA / "linux-7-outstanding.trace")
+    said = error_of(nvmelab("export", linux, "--perfetto", target), 2)
+    assert "Linux's own trace" in said and not Path(target).exists()
     assert "no line" in error_of(nvmelab("export", str(text), "--perfetto", target), 2)
     half = capture.with_suffix(".half")
     half.write_bytes(capture.read_bytes()[:3000])

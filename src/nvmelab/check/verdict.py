@@ -17,7 +17,7 @@ from nvmelab.check.rule import Finding
 from nvmelab.check.rules import PROGRESS, RULES
 
 Word = Literal["driver", "device", "platform", "undecided", "clean"]
-State = Literal["rung", "fetched", "finished", "posted", "ready", "shutdown"]
+State = Literal["rung", "fetched", "finished", "posted", "ready", "shutdown", "set up", "given up"]
 
 
 class Stuck(msgspec.Struct, frozen=True):
@@ -28,13 +28,16 @@ class Stuck(msgspec.Struct, frozen=True):
     entries: int | None
     state: State
     """`rung`: not fetched. `fetched`: not finished. `finished`: not posted. `posted`: not
-    released. `ready`, `shutdown`: CSTS does not say what CC asked for."""
+    released. `ready`, `shutdown`: CSTS does not say what CC asked for. Of Linux's trace: `set up`:
+    not completed. `given up`: Linux did not wait for it any longer."""
     count: int
     ball: list[str]
     """The parties that may have it; more than one where the source cannot tell."""
     owed: str
     """What should happen."""
     evidence: list[int]
+    controller: str = ""
+    """Its name, where the source has several."""
 
 
 class Pattern(msgspec.Struct, frozen=True):

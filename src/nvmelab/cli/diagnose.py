@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from nvmelab.check.linux import LinuxMonitor, TooMany, judge_linux
 from nvmelab.check.live import Feeder
 from nvmelab.check.monitor import Handler, Monitor
 from nvmelab.check.verdict import judge
@@ -20,6 +21,7 @@ from nvmelab.report.log_page import log_page
 from nvmelab.report.recorder import Recorder
 from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
 from nvmelab.trace.events import EVENTS
+from nvmelab.trace.ftrace_reader import read_ftrace, told_apart
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
 from nvmelab.trace.taken import TAKEN
@@ -57,6 +59,10 @@ def diagnose(
     with anything between them. A capture is made by nvmelab run --capture. Without --hung, commands
     that are under way where the log ends are just that.
 
+    LOG may also be Linux's own trace of its driver, which names the commands that were never
+    completed and accuses nobody: echo 1 > /sys/kernel/tracing/events/nvme/enable, and then
+    cat /sys/kernel/tracing/trace.
+
     Exit status 0 for clean, 1 for any other verdict, 2 if there is no such log.
 
     \b
@@ -64,11 +70,13 @@ def diagnose(
     nvmelab diagnose excerpt.log --hung --sq-entries 4 --json
     zcat qemu.log.gz | nvmelab diagnose -
     nvmelab diagnose run.capture --html run.html
+    nvmelab diagnose linux.trace --hung
     """
     monitor = Monitor(sq_entries, waived)
     recorder = Recorder(monitor) if html else None
-    counts = _read(log, monitor, recorder)
-    verdict = judge(monitor, rest=hung)
+    linux = LinuxMonitor()
+    counts = _read(log, monitor, recorder, linux)
+    verdict = judge_linux(linux, rest=hung) if linux.count else judge(monitor, rest=hung)
     if html and recorder:
         name = "standard input" if log == "-" else Path(log).name
         write_file(html, log_page(recorder, verdict, counts, name=name, hung=hung).encode())
@@ -79,8 +87,9 @@ def diagnose(
     sys.exit(0 if verdict.verdict == "clean" else 1)
 
 
-def _read(log: str, monitor: Monitor, recorder: Recorder | None) -> Counts:
-    """Feed the monitor, through the recorder if there is one. Raises Fail."""
+def _read(log: str, monitor: Monitor, recorder: Recorder | None, linux: LinuxMonitor) -> Counts:
+    """Feed the monitor, through the recorder if there is one; or, with Linux's own trace, the other
+    monitor. Raises Fail."""
     handlers = recorder.handlers if recorder else monitor.handlers
     try:
         with open_log(log) as stream:
@@ -89,6 +98,9 @@ def _read(log: str, monitor: Monitor, recorder: Recorder | None) -> Counts:
             chunks = itertools.chain([first], chunks)
             if first.startswith(MAGIC):
                 return _read_capture(chunks, monitor, handlers, recorder)
+            is_linux, chunks = told_apart(chunks)
+            if is_linux:
+                return _read_linux(log, chunks, monitor, recorder, linux)
             counts = read_log(chunks, handlers, recorder.line if recorder else None)
     except (LogError, CaptureError) as error:
         raise Fail(f"{log}: {error}" if isinstance(error, CaptureError) else str(error)) from None
@@ -102,6 +114,30 @@ def _read(log: str, monitor: Monitor, recorder: Recorder | None) -> Counts:
         raise Fail(
             f"{log}: lines {first_line} and {second} enable a controller with no reset between: "
             "these are several devices, whose lines nothing tells apart; log one at a time"
+        )
+    return counts
+
+
+def _read_linux(
+    log: str,
+    chunks: Iterable[bytes],
+    monitor: Monitor,
+    recorder: Recorder | None,
+    linux: LinuxMonitor,
+) -> Counts:
+    """As `_read`, of Linux's own trace. Raises Fail."""
+    if recorder:
+        raise Fail("--html shows what a device logs, and this is Linux's own trace; leave it out")
+    if monitor.sq_entries:
+        raise Fail("--sq-entries is of no use with Linux's own trace; leave it out")
+    try:
+        counts = read_ftrace(chunks, linux)
+    except TooMany as error:
+        raise Fail(f"{log}: {error}") from None
+    if not linux.count:
+        raise Fail(
+            f"{log}: Linux's trace has no nvme_setup_cmd; record all of its events: "
+            "echo 1 > /sys/kernel/tracing/events/nvme/enable"
         )
     return counts
 

@@ -16,6 +16,7 @@ from nvmelab.cli.options import Fail
 from nvmelab.report.perfetto import PerfettoWriter
 from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
 from nvmelab.trace.clock import Clock
+from nvmelab.trace.ftrace_reader import told_apart
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_log import QemuLogWriter
 from nvmelab.trace.qemu_reader import chunks_of, read_log
@@ -56,6 +57,11 @@ def export(log: str, perfetto: Path | None, qemu_log: Path | None) -> None:
             first = next(chunks, b"")
             chunks = itertools.chain([first], chunks)
             is_capture = first.startswith(MAGIC)
+            is_linux = False
+            if not is_capture:
+                is_linux, chunks = told_apart(chunks)
+            if is_linux:
+                raise Fail(f"{log}: this is Linux's own trace; export reads what a device logs")
             if qemu_log and not is_capture:
                 raise Fail(f"{log}: this is no capture, and a log is a log already")
             with _writing(target) as file:

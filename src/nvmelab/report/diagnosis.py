@@ -13,6 +13,8 @@ STATES = {
     "fetched": "fetched, never finished",
     "finished": "finished, never posted",
     "posted": "posted, and not released by the host",
+    "set up": "set up by Linux, never completed",
+    "given up": "set up by Linux, and given up by it",
 }
 _CONTROLLER = {"ready": "not ready as CC.EN says", "shutdown": "its shutdown is not complete"}
 
@@ -52,7 +54,8 @@ def stuck_text(part: Stuck, unit: str | None) -> str:
     size = f" ({part.entries} entries)" if part.entries else ""
     commands = "1 command" if part.count == 1 else f"{part.count} commands"
     more = ", ..." * (unit is not None and part.count > len(part.evidence))
-    said = f"SQ {part.sqid}{size}, {commands}: {STATES[part.state]}{where}{more}"
+    name = f"{part.controller} SQ {part.sqid}".lstrip()
+    said = f"{name}{size}, {commands}: {STATES[part.state]}{where}{more}"
     return f"{said}; {ball}: {part.owed}"
 
 
@@ -96,7 +99,7 @@ def evidence_of(verdict: Verdict) -> list[int]:
 def log_text(counts: Counts) -> str:
     if counts.unit == "event":
         return f"a capture of {counts.events:,} events" + (f"; {counts.cut}" if counts.cut else "")
-    text = f"{counts.lines:,} lines, {counts.events:,} of the nvme device"
+    text = f"{counts.lines:,} lines, {counts.events:,} of {counts.of}"
     if counts.damaged:
         text += f"; {len(counts.damaged)} of them damaged, the first in line {counts.damaged[0]}"
     if counts.overlong:
@@ -123,6 +126,7 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
         "verdict": verdict.verdict,
         "stuck": [
             {
+                "controller": part.controller or None,
                 "sqid": part.sqid,
                 "entries": part.entries,
                 "state": part.state,

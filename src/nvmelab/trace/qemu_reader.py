@@ -93,6 +93,8 @@ class Counts:
         self.lines = 0
         self.events = 0
         """Lines of the nvme device, whether or not anybody wanted them."""
+        self.of = "the nvme device"
+        """What those lines are of."""
         self.damaged: list[int] = []
         """Lines with an event's name whose fields are missing or cannot be: the first hundred."""
         self.overlong = 0

@@ -109,6 +109,17 @@ def test_a_capture_becomes_the_log_again(capture: Path, nvmelab: Invoke) -> None
     assert plain["exercised"] == exact["exercised"]
 
 
+def test_where_a_damaged_capture_stood_still_does_not_show(capture: Path, nvmelab: Invoke) -> None:
+    data = bytearray(capture.read_bytes())
+    data[-100] ^= 0xFF
+    capture.write_bytes(data)
+    said = error_of(nvmelab("diagnose", str(capture), "--hung"), 2)
+    assert "its checksum is wrong" in said and said.endswith("leave out --hung")
+    assert "its checksum is wrong" in " ".join(nvmelab("diagnose", str(capture)).stdout.split())
+    capture.write_bytes(data[:-100])  # cut, not damaged
+    assert nvmelab("diagnose", str(capture), "--hung").exit_code in (0, 1)
+
+
 def test_what_cannot_be_exported_is_one_line(capture: Path, nvmelab: Invoke) -> None:
     target = str(capture.with_suffix(".out"))
     assert "say one form" in error_of(nvmelab("export", str(capture)), 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -86,20 +85,21 @@ def test_a_cut_file_is_read_as_far_as_its_records_are_whole(tmp_path: Path) -> N
     assert known == 300
 
 
-@given(st.data())
-def test_a_damaged_byte_is_one_line_or_an_end(data: st.DataObject) -> None:
-    folder = Path("/tmp") / f"capture-{os.getpid()}"
-    whole = bytearray(written(folder, SAMPLES[:60]))
-    folder.unlink()
-    at = data.draw(st.integers(0, len(whole) - 1))
-    whole[at] ^= data.draw(st.integers(1, 255))
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return written(tmp_path_factory.mktemp("sixty") / "c", SAMPLES[:60])
+
+
+@given(data=st.data())
+def test_a_damaged_byte_is_one_line_or_an_end(sixty: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(sixty)
+    damaged[data.draw(st.integers(0, len(sixty) - 1))] ^= data.draw(st.integers(1, 255))
     try:
-        reader, events = read(bytes(whole))
+        reader, events = read(bytes(damaged))
     except CaptureError as error:
         assert "\n" not in str(error)
     else:
-        assert reader.cut and events == read(written(folder, SAMPLES[:60]))[1][: len(events)]
-        folder.unlink()
+        assert reader.cut and events == read(sixty)[1][: len(events)]
 
 
 def record(content: object) -> bytes:
@@ -138,12 +138,22 @@ def test_what_is_no_capture_is_one_line(data: bytes, said: str) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [[5, 0], [0], [0, 0, 1], [0, -1, 1, 1], ["x", 0], [0, 0, "x", 1], [0, 0, 1, "x"], [-1]],
+    [
+        *([5, 0], [0], [0, 0, 1], [0, -1, 1, 1], ["x", 0], [0, 0, "x", 1], [0, 0, 1, "x"], [-1]),
+        [0, 1, 20, 4, 0, (1 << 64) - 1, 20, 4],  # the times' sum
+    ],
 )
 def test_records_that_cannot_be_end_the_events(values: list[object]) -> None:
     reader, events = read(MAGIC + record(HEADER) + record([0, 7, 20, 4]) + record(values))
     assert events[:1] == [(7, "mmio_read", (20, 4))] and len(events) <= 2
     assert reader.damaged and events[1:] == []
+    assert (reader.events, reader.ns) == (1, 7)
+
+
+def test_bytes_behind_the_end_are_damage() -> None:
+    whole = MAGIC + record(HEADER) + record([0, 7, 20, 4]) + record([-1, 0])
+    reader, events = read(whole + whole)
+    assert len(events) == 1 and reader.damaged and f"byte {len(whole):,}" in reader.cut
 
 
 def test_events_of_another_version_are_counted() -> None:

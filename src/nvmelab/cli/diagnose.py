@@ -76,6 +76,8 @@ def diagnose(
     recorder = Recorder(monitor) if html else None
     linux = LinuxMonitor()
     counts = _read(log, monitor, recorder, linux)
+    if hung and counts.broken:
+        raise Fail(f"{log}: {counts.cut}, so that its last events are no end; leave out --hung")
     verdict = judge_linux(linux, rest=hung) if linux.count else judge(monitor, rest=hung)
     if html and recorder:
         name = "standard input" if log == "-" else Path(log).name
@@ -164,6 +166,6 @@ def _read_capture(
         )
     counts = Counts()
     counts.lines = counts.events = capture.events
-    counts.cut = capture.cut
+    counts.cut, counts.broken = capture.cut, capture.damaged
     counts.unit = "event"
     return counts

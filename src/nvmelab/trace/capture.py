@@ -246,7 +246,9 @@ class CaptureReader:
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
-        self._rest = b""
+        self._chunk = b""
+        self._read = 0
+        """How much of the chunk was taken."""
         self._at = 0
         self.events = 0
         self.unknown = 0
@@ -279,17 +281,18 @@ class CaptureReader:
 
     def _take(self, size: int) -> bytes:
         """So many bytes; fewer at the end of the file."""
-        parts, have = [self._rest], len(self._rest)
-        while have < size:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            parts.append(chunk)
-            have += len(chunk)
-        whole = b"".join(parts) if len(parts) > 1 else self._rest
-        self._rest = whole[size:]
-        self._at += min(size, have)
-        return whole[:size]
+        begin = self._read
+        if len(self._chunk) - begin < size:
+            parts = [self._chunk[begin:]]
+            have = len(parts[0])
+            while have < size and (chunk := next(self._chunks, None)) is not None:
+                parts.append(chunk)
+                have += len(chunk)
+            self._chunk, begin = b"".join(parts), 0
+        taken = self._chunk[begin : begin + size]
+        self._read = begin + len(taken)
+        self._at += len(taken)
+        return taken
 
     def _content(self) -> bytes | None:
         """Of the next record; None where there is no whole one, and `cut` says why."""
@@ -321,18 +324,21 @@ class CaptureReader:
         texts: list[str] = []
         decode = msgspec.msgpack.Decoder(_Values).decode
         while True:
-            begin = self._at
+            begin, before = self._at, (self.events, self.unknown, self.ns)
             content = self._content()
             if content is None:
                 return
             try:
                 values = decode(content)
                 if values[:1] == [_END]:
-                    self.ns += _natural(values[1])
+                    self.ns = _natural(self.ns + _natural(values[1]))
+                    if self._take(1):
+                        self._damage(self._at - 1, "it stands behind the end")
                     return
                 # All of it, before anybody acts on a part.
                 found = [*self._events(values, texts)]
             except (ValueError, IndexError, TypeError) as error:
+                self.events, self.unknown, self.ns = before
                 self._damage(begin, str(error))
                 return
             yield from found
@@ -343,7 +349,7 @@ class CaptureReader:
         at, end = 0, len(values)
         while at < end:
             kind = kinds[_natural(values[at])]
-            self.ns += _natural(values[at + 1])
+            self.ns = _natural(self.ns + _natural(values[at + 1]))
             fields = values[at + 2 : at + 2 + kind.count]
             at += 2 + kind.count
             if at > end:

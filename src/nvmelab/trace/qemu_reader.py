@@ -90,6 +90,8 @@ class Counts:
         """What the numbers of the events count: `line`, or `event` in a capture."""
         self.cut = ""
         """How a capture ends, if not by its end: in words."""
+        self.broken = False
+        """It ends so because it is damaged there, and not where the run ended."""
         self.lines = 0
         self.events = 0
         """Lines of the nvme device, whether or not anybody wanted them."""

@@ -99,6 +99,7 @@ def test_what_linuxs_own_trace_cannot_have(nvmelab: Invoke, tmp_path: Path) -> N
         (bytes(range(256)) * 4096, "none is of QEMU's nvme device"),
         (b"x" * (10 << 20), "none is of QEMU's nvme device"),
         (b"Linux version 6.12\n" * 100, "none is of QEMU's nvme device"),
+        (b"[    1.2] nvme_core: loading out-of-tree module\n", "none is of QEMU's nvme device"),
         (gzip.compress(HANG)[:500], "the compressed data is damaged"),
         (b"\x28\xb5\x2f\xfd" + b"x" * 100, "zstd"),
         (SOUND + SOUND.replace(b"pci_reset", b"x").replace(b"mmio_stopped", b"x"), "several"),

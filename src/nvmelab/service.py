@@ -28,6 +28,7 @@ from nvmelab.link.vfio_user.server import Server, ServerError
 from nvmelab.memory import GuestMemory
 from nvmelab.schedule import Schedule
 from nvmelab.spec.registers import DOORBELLS
+from nvmelab.standing import forgotten_by, outstanding_of
 from nvmelab.storage.base import Backend, ImageError
 from nvmelab.storage.delayed import DelayedWorker
 from nvmelab.storage.file import CACHE_MODES, CacheMode, FileBackend
@@ -226,42 +227,6 @@ def _worker(disk: Disk, schedule: Schedule | None) -> Worker:
     if disk.latency_ns:
         return DelayedWorker(disk.latency_ns, schedule.seed if schedule else None)
     return Worker()
-
-
-def outstanding_of(controller: Controller) -> list[str]:
-    """The queues with commands that have no posted completion, each in words."""
-    found: list[str] = []
-    for sq in controller.sqs.values():
-        rung = (sq.tail - sq.head) % sq.size
-        held = sum(request.sq is sq for request in sq.cq.finished)
-        if rung or sq.outstanding:
-            found.append(
-                f"SQ {sq.id} (tail {sq.tail}, head {sq.head} of {sq.size}): {rung} rung and not "
-                f"fetched, {sq.outstanding - held} being carried out, {held} finished and not "
-                f"posted (CQ {sq.cq.id} is {'full' if sq.cq.full else 'not full'})"
-            )
-    return found
-
-
-def forgotten_by(controller: Controller) -> list[str]:
-    """The submission queues that wait for the device, which will not look at them: an entry is
-    rung and a request is free, everything else of the queue pair is done, and nothing is scheduled.
-    Each in words. Our own rules leave none (`device.wakeups`)."""
-    halves = controller.bottom_halves
-    if halves is None or halves.scheduled or controller.storage_busy:
-        return []
-    found: list[str] = []
-    for sq in controller.sqs.values():
-        cq, rung = sq.cq, (sq.tail - sq.head) % sq.size
-        if rung and sq.may_fetch and not cq.finished and cq.tail == cq.head:
-            commands = "1 command is" if rung == 1 else f"{rung} commands are"
-            found.append(
-                f"SQ {sq.id}: {commands} rung and not fetched (tail {sq.tail}, head {sq.head} of "
-                f"{sq.size}); {sq.limit - sq.outstanding} requests are free, and nothing is "
-                "scheduled: the device has the ball, and looks at this queue only when its tail is "
-                "rung once more"
-            )
-    return found
 
 
 def _open_namespace(disk: Disk, stack: contextlib.ExitStack) -> Namespace:

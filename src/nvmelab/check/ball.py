@@ -75,13 +75,41 @@ def holder(standing: Standing) -> Ball | None:
     return None
 
 
+class Holders(msgspec.Struct, frozen=True):
+    """The parties that may have the ball, and what should happen, in words."""
+
+    parties: list[Party]
+    text: str
+
+
+def seen_by_device(standing: Standing) -> Holders | None:
+    """Who may have the ball where only the device's side shows: the driver may have taken what is
+    posted or not, and it may have been told or not. None if nothing waits."""
+    s = standing
+    own = holder(msgspec.structs.replace(s, posted=0, taken=s.posted))
+    if own and (own.party == "device" or not s.posted):
+        return Holders([own.party], own.text)  # whatever the driver has done
+    if not s.posted:
+        return None
+    if not s.signalled:
+        return Holders(["device"], _posted(s).text)
+    full = "" if s.room else ", the CQ is full"
+    told = "" if s.delivered else "deliver the interrupt, "
+    text = f"{_entries(s.posted)} posted and not released{full}: {told}reap, ring the CQ's head"
+    return Holders(["driver", "platform"], text)
+
+
 def _posted(s: Standing) -> Ball:
-    entries = "1 entry is" if s.posted == 1 else f"{s.posted} entries are"
+    entries = _entries(s.posted)
     if not s.signalled:
         return Ball("device", f"{entries} posted and no interrupt says so: raise it")
     if not s.delivered:
         return Ball("platform", f"{entries} posted, the interrupt is raised: deliver it")
     return Ball("driver", f"{entries} posted, and the driver was told: reap")
+
+
+def _entries(number: int) -> str:
+    return "1 entry is" if number == 1 else f"{number} entries are"
 
 
 def _count(number: int) -> str:

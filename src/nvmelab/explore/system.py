@@ -25,6 +25,8 @@ from collections.abc import Hashable
 from copy import copy
 from typing import Any, Literal
 
+import msgspec
+
 from nvmelab.check.ball import Ball, Standing, holder
 from nvmelab.corpus.faults import SOUND, Fault
 from nvmelab.corpus.personas import Persona
@@ -41,6 +43,7 @@ from nvmelab.link.inproc import InprocLink
 from nvmelab.memory import GuestMemory
 from nvmelab.spec.nvm import Read
 from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, SQE_SIZE
+from nvmelab.standing import standing_of
 from nvmelab.storage.held import HeldWorker
 from nvmelab.storage.ram import RamBackend
 
@@ -284,14 +287,11 @@ class System:
         raised = 0 if self._coarse else self._link.raised[self._vector]
         at_rest = self.driver.save()[0] in ("", "idle")
         unseen = self.watch and self.watch.seen.signalled < self.watch.seen.posted
-        return Standing(
+        return msgspec.structs.replace(
+            standing_of(sq, len(cq.finished)),
             unrung=(host_sq.tail - host_sq.rung) % sq.size,
             under_way=(host_sq.rung - sq.tail) % sq.size,
-            unfetched=(sq.tail - sq.head) % sq.size,
-            free=sq.limit - sq.outstanding,
             working=len(sq.fetched) + len(self._worker.waiting),
-            finished=len(cq.finished),
-            room=not cq.full,
             posted=(cq.tail - host_cq.head) % cq.size,
             signalled=self._coarse or not (unseen or cq.unsignalled),
             delivered=not (at_rest and raised),

@@ -1,12 +1,12 @@
-"""What a service says about the queues of a guest that is gone."""
+"""Where commands stand, and who is said to have the ball."""
 
 from __future__ import annotations
 
 import pytest
 
 from nvmelab.corpus.personas import PERSONAS
-from nvmelab.service import forgotten_by, outstanding_of
 from nvmelab.spec.nvm import Flush
+from nvmelab.standing import forgotten_by, outstanding_of
 from tests.device.conftest import Bench, HostSq, ManualWorker
 
 

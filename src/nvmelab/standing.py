@@ -1,0 +1,72 @@
+"""Where the commands of a controller stand, as the controller itself sees it: what the judge's ball
+is fed with, and what is said of a guest that has left commands behind."""
+
+from __future__ import annotations
+
+from nvmelab.check.ball import Standing
+from nvmelab.device.controller import Controller
+from nvmelab.device.queues import SubmissionQueue
+
+
+def standing_of(sq: SubmissionQueue, finished: int) -> Standing:
+    """A submission queue with its completion queue; `finished` of its commands wait to be posted.
+    What only the driver knows is as if it had written, rung and taken nothing of late. Entries that
+    are posted are those of all submission queues of that completion queue."""
+    cq = sq.cq
+    return Standing(
+        unrung=0,
+        under_way=0,
+        unfetched=(sq.tail - sq.head) % sq.size,
+        free=max(sq.limit - sq.outstanding, 0),
+        working=max(sq.outstanding - finished, 0),
+        finished=finished,
+        room=not cq.full,
+        posted=(cq.tail - cq.head) % cq.size,
+        signalled=not cq.unsignalled,
+        delivered=not cq.ien,
+        taken=0,
+    )
+
+
+def outstanding_of(controller: Controller) -> list[str]:
+    """The queues with commands that have no posted completion, each in words."""
+    found: list[str] = []
+    for sq in controller.sqs.values():
+        s = _standing(sq)
+        if s.unfetched or sq.outstanding:
+            found.append(
+                f"SQ {sq.id} (tail {sq.tail}, head {sq.head} of {sq.size}): {s.unfetched} rung and "
+                f"not fetched, {s.working} being carried out, {s.finished} finished and not "
+                f"posted (CQ {sq.cq.id} is {'not full' if s.room else 'full'})"
+            )
+    return found
+
+
+def forgotten_by(controller: Controller) -> list[str]:
+    """The submission queues that `is_forgotten`, each in words."""
+    found: list[str] = []
+    for sq in controller.sqs.values():
+        if is_forgotten(controller, sq):
+            s = _standing(sq)
+            commands = "1 command is" if s.unfetched == 1 else f"{s.unfetched} commands are"
+            found.append(
+                f"SQ {sq.id}: {commands} rung and not fetched (tail {sq.tail}, head {sq.head} of "
+                f"{sq.size}); {s.free} requests are free, and nothing is scheduled: the device has "
+                "the ball, and looks at this queue only when its tail is rung once more"
+            )
+    return found
+
+
+def is_forgotten(controller: Controller, sq: SubmissionQueue) -> bool:
+    """The queue waits for the device, which will not look at it: an entry is rung and a request is
+    free, everything else of the queue pair is done, and nothing is scheduled. Our own rules leave
+    none (`device.wakeups`)."""
+    halves = controller.bottom_halves
+    if halves is None or halves.scheduled or controller.storage_busy:
+        return False
+    cq = sq.cq
+    return sq.may_fetch and not cq.finished and cq.tail == cq.head
+
+
+def _standing(sq: SubmissionQueue) -> Standing:
+    return standing_of(sq, sum(request.sq is sq for request in sq.cq.finished))

@@ -73,6 +73,40 @@ cause one with each message."""
 LOG_WINDOW_S = 10.0
 """Seconds after which LOG_LINES_MAX starts again."""
 
+# Control sockets.
+
+CONTROL_CLIENTS_MAX = 8
+"""Peers of one control socket at a time: a few terminals and a script."""
+
+CONTROL_REQUEST_BYTES_MAX = 256
+"""Longest request: the one there is has 16."""
+
+CONTROL_WINDOW_S = 0.1
+"""Seconds in which one snapshot is made at most: nobody reads faster, and one of 64 queue pairs
+takes about a millisecond."""
+
+CONTROL_WORK_MAX = 32
+"""Accepts and reads in such a window: each takes some 50 us, so that no peer can take more than
+about 2 % of the time from a guest."""
+
+CONTROL_ANSWER_BYTES_MAX = 131_072
+"""Longest answer: an empty socket takes that much at once with Linux's default buffers (208 KiB),
+so that whoever reads what it asks for is never cut off."""
+
+CONTROL_REPLY_S = 5.0
+"""Seconds in which our client must have its answer. A server answers between two turns of its loop,
+unless it is stopped or its disk hangs."""
+
+SNAPSHOT_QUEUES_MAX = 128
+"""Queue pairs of one snapshot; of more, those on which something waits come first, and the others
+are counted. Keeps it below CONTROL_ANSWER_BYTES_MAX, and quickly made."""
+
+SNAPSHOT_COMMANDS_MAX = 32
+"""Kinds of commands whose totals are in one snapshot: a host can invent 512."""
+
+SNAPSHOT_TEXT_MAX = 300
+"""Characters of a text in a snapshot, such as the path of the image."""
+
 # Storage.
 
 IO_PIECES_MAX = 1024

@@ -23,10 +23,12 @@ from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
 from nvmelab.limits import CHECK_REST_S, DOORBELL_IDLE_S, DOORBELL_PAGE_QUEUES, DOORBELL_SPIN_S
+from nvmelab.link.control import SUFFIX, ControlServer
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import Server, ServerError
 from nvmelab.memory import GuestMemory
 from nvmelab.schedule import Schedule
+from nvmelab.snapshot import Observer, Snapshot, check_of, cut
 from nvmelab.spec.registers import DOORBELLS
 from nvmelab.standing import forgotten_by, outstanding_of
 from nvmelab.storage.base import Backend, ImageError
@@ -65,7 +67,7 @@ class Disk(msgspec.Struct, frozen=True):
 
 
 class Service:
-    """Serves one disk on the UNIX socket `socket_path`, from `loop`.
+    """Serves one disk on the UNIX socket `socket_path`, from `loop`; beside it is a control socket.
 
     `mapped` offers the doorbell page to the guest. A `schedule` chooses the controller's steps.
     `check` judges the guest and the controller.
@@ -136,6 +138,9 @@ class Service:
                 on_disconnect=self._guest_gone,
             )
             stack.callback(self.server.close)
+            self._observer = Observer(self.controller)
+            control = ControlServer(socket_path + SUFFIX, loop, self.state)
+            stack.callback(control.close)
             loop.add(worker.fd, lambda _events: worker.acknowledge())
             stack.callback(loop.remove, worker.fd)
             turn = self._turn(mapped)
@@ -165,11 +170,37 @@ class Service:
         self.left_behind = outstanding_of(self.controller)
         self.forgotten = forgotten_by(self.controller)
         if self.live:
-            self.verdict = judge(self.live.monitor, rest=False)
-            if self.verdict.in_flight and time.monotonic() - self._event_at > CHECK_REST_S:
-                self.verdict = judge(self.live.monitor, rest=True)
+            self.verdict = self._judged(self.live)
         if self._on_disconnect:
             self._on_disconnect()
+
+    def _judged(self, live: LiveMonitor) -> Verdict:
+        """The verdict so far."""
+        verdict = judge(live.monitor, rest=False)
+        if verdict.in_flight and time.monotonic() - self._event_at > CHECK_REST_S:
+            verdict = judge(live.monitor, rest=True)
+        return verdict
+
+    def state(self) -> bytes:
+        """How it stands, as its control socket says it: a `Snapshot` as JSON."""
+        observer, live = self._observer, self.live
+        sqs, cqs, left_out = observer.queues()
+        return msgspec.json.encode(
+            Snapshot(
+                version=1,
+                time_ns=self.controller.clock(),
+                image=cut(self.disk.path),
+                serial=self.disk.config.serial,
+                device=self.disk.persona,
+                guest=self.server.connected,
+                controller=observer.controller(),
+                sqs=sqs,
+                cqs=cqs,
+                sqs_left_out=left_out,
+                totals=observer.totals(),
+                check=check_of(self._judged(live), live.events) if live else None,
+            )
+        )
 
     def _turn(self, mapped: bool) -> Callable[[], bool]:
         """What the loop calls each time: no more than this service needs."""

@@ -3,23 +3,34 @@ is fed with, and what is said of a guest that has left commands behind."""
 
 from __future__ import annotations
 
+import msgspec
+
 from nvmelab.check.ball import Standing
 from nvmelab.device.controller import Controller
-from nvmelab.device.queues import SubmissionQueue
+from nvmelab.device.queues import CompletionQueue, SubmissionQueue
 
 
 def standing_of(sq: SubmissionQueue, finished: int) -> Standing:
-    """A submission queue with its completion queue; `finished` of its commands wait to be posted.
-    What only the driver knows is as if it had written, rung and taken nothing of late. Entries that
-    are posted are those of all submission queues of that completion queue."""
-    cq = sq.cq
-    return Standing(
-        unrung=0,
-        under_way=0,
+    """A submission queue and its completion queue. `finished` of its commands wait to be posted."""
+    return msgspec.structs.replace(
+        posted_to(sq.cq),
         unfetched=(sq.tail - sq.head) % sq.size,
         free=max(sq.limit - sq.outstanding, 0),
         working=max(sq.outstanding - finished, 0),
         finished=finished,
+    )
+
+
+def posted_to(cq: CompletionQueue) -> Standing:
+    """The entries of a completion queue, of whatever submission queue, and nothing else. What only
+    the driver knows is as if it had written, rung and taken nothing of late."""
+    return Standing(
+        unrung=0,
+        under_way=0,
+        unfetched=0,
+        free=0,
+        working=0,
+        finished=0,
         room=not cq.full,
         posted=(cq.tail - cq.head) % cq.size,
         signalled=not cq.unsignalled,

@@ -20,6 +20,7 @@ _VERBS = {
     "explore": ("explore", "explore_verb"),
     "replay": ("replay", "replay_verb"),
     "serve": ("serve", "serve"),
+    "top": ("top", "top"),
     "doctor": ("doctor", "doctor"),
 }
 """The module of each verb, and the name of its command there."""
@@ -67,5 +68,6 @@ def cli() -> None:
     nvmelab explore overcommit --entries 4        every order of events of driver and device
     nvmelab replay hang-4.json                    a run that it has found, once more
     nvmelab serve disk.img --socket nvme.sock     the controller alone, for any vfio-user client
+    nvmelab top                                   every queue of a guest that runs, live
     nvmelab doctor                                what is here, and what is missing
     """

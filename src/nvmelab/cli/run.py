@@ -33,6 +33,7 @@ from nvmelab.cli.options import (
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.device.controller import ControllerConfig
 from nvmelab.device.wakeups import WakeupRules
+from nvmelab.link.control import RUN_FOLDER
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
 from nvmelab.qemu.binary import QemuError, probe
@@ -215,7 +216,7 @@ def _run(
     """Serve the disks, run QEMU, report. The exit status is QEMU's."""
     services: list[Service] = []
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nvmelab-"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=RUN_FOLDER))
         loop = Loop()
         stack.callback(loop.close)
         sockets = [os.path.join(folder, f"nvme{number}.sock") for number in range(len(watched))]
@@ -234,6 +235,9 @@ def _run(
             services.append(service)
         for note in plan.notes:
             click.echo(f"nvmelab: {note}", err=True)
+        for service in services:
+            path = shlex.quote(service.socket_path)
+            click.echo(f"nvmelab: {service.disk.path}: look inside: nvmelab top {path}", err=True)
         command = plan.command(sockets)
         if check == "stop":
             stopper = GuestStopper(os.path.join(folder, "qmp.sock"), loop)

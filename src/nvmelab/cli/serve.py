@@ -162,7 +162,8 @@ def _announce(service: Service) -> None:
         "QEMU 10.1 or later takes it with, for example:\n"
         "  -m 1G -object memory-backend-memfd,id=mem0,size=1G,share=on "
         "-machine memory-backend=mem0 \\\n"
-        f"  -device {shlex.quote(json.dumps(device))}",
+        f"  -device {shlex.quote(json.dumps(device))}\n"
+        f"Its queues, live: nvmelab top {shlex.quote(path)}",
         err=True,
     )
 

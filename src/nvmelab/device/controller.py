@@ -369,8 +369,9 @@ class Controller:
             self.life.fatal()
             return
         slot = sq.head
-        head = slot + 1
-        sq.head = 0 if head == sq.size else head
+        sq.head = slot + 1
+        if sq.head == sq.size:
+            sq.head, sq.laps = 0, sq.laps + 1
         sq.outstanding += 1
         request = Request(sq, words, self.clock())
         sq.fetched.append(request)

@@ -121,6 +121,7 @@ class SubmissionQueue:
         "fetched",
         "head",
         "id",
+        "laps",
         "limit",
         "outstanding",
         "parked",
@@ -142,6 +143,8 @@ class SubmissionQueue:
         """Most commands that are fetched and have no posted completion. Drivers that over-commit
         a queue rely on its size as the limit."""
         self.head = 0
+        self.laps = 0
+        """How often the head has come round: for statistics, and no part of the state."""
         self.tail = 0
         """What the host last wrote to the tail doorbell."""
         self.outstanding = 0

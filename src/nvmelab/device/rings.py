@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def doorbell_written(controller: Controller, offset: int, value: int) -> None:
     """The host has written `value` at `offset` behind the first doorbell."""
+    controller.statistics.doorbells += 1
     trace = controller.trace
     qid = offset >> 3
     value &= 0xFFFF  # the rest is reserved

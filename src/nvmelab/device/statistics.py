@@ -83,6 +83,8 @@ class Statistics:
         """By opcode. A parked Asynchronous Event Request counts when it completes, with no
         latency."""
         self.io: dict[int, Counter] = {}
+        self.doorbells = 0
+        """Doorbell writes, also such as are refused. Stores to shadows are none."""
         self.interrupts = 0
         self.error_events = 0
         """Entries of the error log, which a reset empties without starting their count again."""

@@ -47,6 +47,17 @@ def listen(path: str) -> tuple[socket.socket, tuple[int, int]]:
     return sock, (found.st_dev, found.st_ino)
 
 
+def unlisten(sock: socket.socket, path: str, identity: tuple[int, int]) -> None:
+    """Close what `listen` has made, and remove its file if it is still the same."""
+    sock.close()
+    try:
+        found = os.lstat(path)
+        if (found.st_dev, found.st_ino) == identity:
+            os.unlink(path)
+    except OSError:
+        pass  # Somebody removed it before us, which is what we want.
+
+
 def _remove_stale(path: str) -> None:
     """Remove a socket nobody listens on. Raises ServerError if something else is there."""
     try:

@@ -49,7 +49,7 @@ from nvmelab.link.base import PciFunction
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user import irq, wire
 from nvmelab.link.vfio_user.dma import DmaRegions, RamUnreachable
-from nvmelab.link.vfio_user.listener import ServerError, listen
+from nvmelab.link.vfio_user.listener import ServerError, listen, unlisten
 from nvmelab.link.vfio_user.wire import PeerGone, ProtocolError, Refused
 
 __all__ = ["Server", "ServerError"]
@@ -194,13 +194,7 @@ class Server:
         if self._client is not None:
             self._drop(self._client)
         self._loop.remove(self._listener.fileno())
-        self._listener.close()
-        try:
-            found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == self._identity:
-                os.unlink(self.path)
-        except OSError:
-            pass  # Somebody removed it before us, which is what we want.
+        unlisten(self._listener, self.path, self._identity)
 
     def _accept(self, _events: int) -> None:
         if self._client is not None and self._client.leaving():

@@ -139,15 +139,18 @@ class Service:
             )
             stack.callback(self.server.close)
             self._observer = Observer(self.controller)
-            control = ControlServer(socket_path + SUFFIX, loop, self.state)
-            stack.callback(control.close)
+            stack.callback(ControlServer(socket_path + SUFFIX, loop, self.state).close)
             loop.add(worker.fd, lambda _events: worker.acknowledge())
             stack.callback(loop.remove, worker.fd)
-            turn = self._turn(mapped)
-            loop.add_worker(turn)
-            stack.callback(loop.remove_worker, turn)
-            stack.callback(loop.limit_sleep, self, None)
+            self._take_turns(stack, mapped)
             self._stack = stack.pop_all()
+
+    def _take_turns(self, stack: contextlib.ExitStack, mapped: bool) -> None:
+        """Let the loop take the controller's steps."""
+        turn = self._turn(mapped)
+        self._loop.add_worker(turn)
+        stack.callback(self._loop.remove_worker, turn)
+        stack.callback(self._loop.limit_sleep, self, None)
 
     def _emitter(self) -> Emit | None:
         """Where the controller's events go: into the files, and to the judge."""

@@ -28,18 +28,21 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def boot(program: bytes, folder: Path, bursts: int, *options: str) -> Outcome:
-    """Bursts of 12 reads through a queue of 4 entries."""
-    image = folder / "disk.img"
-    image.write_bytes(bytes(1 << 20))
+def job_of(program: bytes, bursts: int) -> str:
+    """The guest's job: bursts of 12 reads through a queue of 4 entries."""
     packed = base64.encodebytes(gzip.compress(program)).decode()
-    job = f"""base64 -d <<'END' | gunzip > /tmp/overcommit
+    return f"""base64 -d <<'END' | gunzip > /tmp/overcommit
 {packed}END
 chmod +x /tmp/overcommit
-/tmp/overcommit 4 12 {bursts}
-"""
+/tmp/overcommit 4 12 {bursts}"""
+
+
+def boot(program: bytes, folder: Path, bursts: int, *options: str) -> Outcome:
+    image = folder / "disk.img"
+    image.write_bytes(bytes(1 << 20))
     options = ("--queue-entries", "4", *options)
-    return run_nvmelab(options, guest_command(job, folder, nvme_disk(image)))
+    command = guest_command(job_of(program, bursts), folder, nvme_disk(image))
+    return run_nvmelab(options, command)
 
 
 SLOW = ("--latency", "0.5ms", "--schedule", "seed:7")

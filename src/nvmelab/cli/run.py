@@ -235,7 +235,7 @@ def _run(
             services.append(service)
         for note in plan.notes:
             click.echo(f"nvmelab: {note}", err=True)
-        for service in services:
+        for service in [] if as_json else services:
             path = shlex.quote(service.socket_path)
             click.echo(f"nvmelab: {service.disk.path}: look inside: nvmelab top {path}", err=True)
         command = plan.command(sockets)

@@ -182,7 +182,7 @@ def _screen() -> Iterator[Keys]:
 
 
 def _draw(lines: Sequence[Line], columns: int) -> None:
-    shown = (f"{_styled(Line(line.text[:columns], line.alert))}\x1b[K\r\n" for line in lines)
+    shown = (f"{_styled(Line(line.text[:columns], line.alert))}\x1b[K\n" for line in lines)
     click.echo("\x1b[H" + "".join(shown) + "q ends\x1b[K\x1b[J", nl=False)
 
 

@@ -57,23 +57,22 @@ def frame(
     for sq in now.sqs:
         found.append(_Row(sq, cqs.get(sq.cq), cqs.get(sq.cq) if sq.cq not in told else None))
         told.add(sq.cq)
-    found.sort(key=lambda row: (not row.stuck, not row.waits, row.sq.id))
     if found:
         lines += [Line(""), Line(_HEAD)]
     earlier = {sq.id: sq for sq in before.sqs} if before else {}
     seconds = _seconds(now, before)
+    blocks = [(row, _block(row, earlier.get(row.sq.id), seconds, width)) for row in found]
     left = rows - len(lines) - 1
-    for number, row in enumerate(found):
-        block = _block(row, earlier.get(row.sq.id), seconds, width)
-        rest = now.sqs_left_out + len(found) - number
-        if len(block) > left:
-            waiting = sum(other.waits for other in found[number:])
-            lines.append(Line(_further(rest, waiting)))
-            return lines
+    fits = sum(len(block) for _, block in blocks) <= left
+    # What fits keeps its place: a line that jumps up and down cannot be read.
+    blocks.sort(key=lambda part: (not part[0].stuck, not (fits or part[0].waits)))
+    while blocks and len(blocks[0][1]) <= left:
+        _, block = blocks.pop(0)
         lines += block
         left -= len(block)
-    if now.sqs_left_out:
-        lines.append(Line(_further(now.sqs_left_out, 0)))
+    if blocks or now.sqs_left_out:
+        waiting = sum(row.waits for row, _ in blocks)
+        lines.append(Line(_further(len(blocks) + now.sqs_left_out, waiting)))
     return lines
 
 
@@ -99,10 +98,9 @@ def _about(now: Snapshot, before: Snapshot | None, width: int) -> list[str]:
     ]
     check = now.check
     if check:
-        said = f"{check.verdict} so far, {check.events:,} events"
-        if check.findings:
-            said += f", {check.findings} findings"
-        parts.append(("check", f"{said}{': ' if check.told else ''}{check.told}"))
+        findings = "1 finding" if check.findings == 1 else f"{check.findings} findings"
+        said = f"so far {check.verdict}, {findings}, {check.events:,} events"
+        parts.append(("check", f"{said}{'; ' if check.told else ''}{check.told}"))
     lines: list[str] = []
     for name, text in parts:
         lines += textwrap.wrap(
@@ -132,7 +130,7 @@ def _seconds(now: Snapshot, before: Snapshot | None) -> float:
 def _rates(now: Snapshot, before: Snapshot | None) -> str:
     seconds = _seconds(now, before)
     if not before or not seconds:
-        return "known with the next snapshot"
+        return "with the next snapshot"
     new, old = now.totals, before.totals
 
     def rate(count: int, count_before: int) -> int:
@@ -181,7 +179,7 @@ def _said(row: _Row) -> Iterable[str]:
         if oldest:
             yield oldest
     elif row.waits and oldest:
-        yield oldest + (f"; {' or '.join(sq.ball.parties)} must act" if sq.ball else "")
+        yield oldest + (f"; ball: {' or '.join(sq.ball.parties)}" if sq.ball else "")
     if cq and cq.stuck and cq.ball and not (sq.stuck and sq.ball == cq.ball):
         yield f"STUCK{_for(cq.still_ns)}: CQ {cq.id}: {_said_of(cq.ball)}"
 
@@ -191,7 +189,7 @@ def _said_of(ball: Holders) -> str:
 
 
 def _for(still_ns: int) -> str:
-    return f" for {time_text(still_ns)}" if still_ns else ""
+    return f" (seen for {time_text(still_ns)})" if still_ns else ""
 
 
 def _oldest(sq: Sq) -> str:

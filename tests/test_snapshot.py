@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ REST_NS = int(CHECK_REST_S * 1e9)
 class Watched:
     """A bench whose clock a test sets, and who looks at it."""
 
-    def __init__(self, bench: Bench | None = None, **config: object) -> None:
+    def __init__(self, bench: Bench | None = None, **config: Any) -> None:
         self.worker = ManualWorker()
         self.bench = bench or Bench(worker=self.worker, **config)
         self.now = 1_000

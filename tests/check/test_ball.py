@@ -10,7 +10,6 @@ from nvmelab.explore.watch import Violation
 from nvmelab.standing import standing_of
 from tests.check.test_against_explorer import DEVICES, PLANTED, SOUND, rests
 
-
 SETTINGS = [
     setting
     for setting, _party in DEVICES + SOUND + PLANTED

@@ -289,7 +289,7 @@ def test_a_socket_that_was_left_behind(path: str) -> None:
 
 
 def test_a_path_that_no_socket_can_have() -> None:
-    with pytest.raises(ControlError, match="cannot connect to x+"):
+    with pytest.raises(ControlError, match="cannot connect to xxx"):
         ControlClient("x" * 200)
 
 

@@ -12,7 +12,7 @@ from nvmelab.snapshot import Cq, Snapshot, Sq
 
 _HEAD = (
     f"{'SQ':>5}{'entries':>8}{'head':>6}{'tail':>6}{'out/limit':>12}"
-    f"{'CQ':>6}{'head':>6}{'tail':>6}{'phase':>6}{'done':>5}{'vec':>5}{'cmds/s':>9}"
+    f"{'CQ':>6}{'head':>6}{'tail':>6}{'ph':>3}{'done':>6}{'vec':>5}{'cmds/s':>10}"
 )
 _INDENT = " " * 7
 _STATES = {
@@ -78,7 +78,7 @@ def frame(
 
 def _further(count: int, waiting: int) -> str:
     queues = "1 further queue" if count == 1 else f"{count} further queues"
-    return f"{queues}; commands wait on {waiting or 'none'} of them"
+    return f"{queues}, with {f'commands waiting on {waiting}' if waiting else 'nothing waiting'}"
 
 
 def _about(now: Snapshot, before: Snapshot | None, width: int) -> list[str]:
@@ -155,10 +155,10 @@ def _block(row: _Row, earlier: Sq | None, seconds: float, width: int) -> list[Li
     text += f"{sq.cq:>6}"
     if cq:
         vector = "-" if cq.vector is None else str(cq.vector)
-        text += f"{cq.head:>6}{cq.tail:>6}{cq.phase:>6}{cq.finished:>5}{vector:>5}"
+        text += f"{cq.head:>6}{cq.tail:>6}{cq.phase:>3}{cq.finished:>6}{vector:>5}"
     else:
-        text += f"{'-':>6}{'-':>6}{'-':>6}{'-':>5}{'-':>5}"
-    lines = [Line(f"{text}{rate:>9}", row.stuck)]
+        text += f"{'-':>6}{'-':>6}{'-':>3}{'-':>6}{'-':>5}"
+    lines = [Line(f"{text}{rate:>10}", row.stuck)]
     for said in _said(row):
         wrapped = textwrap.wrap(
             _printable(said), width, initial_indent=_INDENT, subsequent_indent=_INDENT + "  "
@@ -172,9 +172,7 @@ def _said(row: _Row) -> Iterable[str]:
     sq, cq = row.sq, row.shown
     oldest = _oldest(sq)
     if sq.stuck:
-        who = (
-            f"{' or '.join(sq.ball.parties)}: {sq.ball.text}" if sq.ball else "nobody can tell who"
-        )
+        who = _said_of(sq.ball) if sq.ball else "nobody can tell who must act"
         yield f"STUCK{_for(sq.still_ns)}: {who}"
         if oldest:
             yield oldest

@@ -83,11 +83,11 @@ CONTROL_REQUEST_BYTES_MAX = 256
 
 CONTROL_WINDOW_S = 0.1
 """Seconds in which one snapshot is made at most: nobody reads faster, and one of 64 queue pairs
-takes about a millisecond."""
+takes up to a millisecond (`bench/top.py`)."""
 
 CONTROL_WORK_MAX = 32
-"""Accepts and reads in such a window: each takes some 50 us, so that no peer can take more than
-about 2 % of the time from a guest."""
+"""Accepts and reads in such a window: each takes some 50 us, so that peers take a few per cent of
+the time from a guest at most (`bench/top.py`)."""
 
 CONTROL_ANSWER_BYTES_MAX = 131_072
 """Longest answer: an empty socket takes that much at once with Linux's default buffers (208 KiB),

@@ -30,6 +30,7 @@ test-guest: .venv/dev lab
 bench: .venv/dev lab
 	$(BIN)/python bench/controller.py
 	$(BIN)/python bench/links.py
+	$(BIN)/python bench/top.py
 	$(BIN)/python bench/explore.py
 	$(BIN)/python bench/diagnose.py
 	$(BIN)/python bench/guest.py

@@ -165,6 +165,89 @@ def test_a_forgotten_queue_is_stuck_at_the_first_look() -> None:
     assert not watched.sq().stuck
 
 
+def stored_at(watched: Watched, index: int, value: int) -> None:
+    """The host stores to a shadow, and does not ring."""
+    bench = watched.bench
+    assert bench.shadow is not None
+    bench.memory.store_u32(bench.shadow + 4 * index, value)
+
+
+def test_what_is_released_in_the_shadow_alone_is_released() -> None:
+    watched = Watched()
+    watched.bench.use_shadow()
+    sq = watched.bench.create_pair(1, entries=8)
+    watched.bench.execute(Read(cid=1, nsid=9), sq)
+    watched.bench.settle()
+    sq.submit(Read(cid=2, nsid=9), Read(cid=3, nsid=9))
+    watched.bench.settle()
+    assert watched.cq().posted == 2
+    rings = watched.bench.rings
+    sq.cq.reap()
+    assert watched.bench.rings == rings and watched.bench.controller.cqs[1].head == 1
+    watched.now += REST_NS
+    seen = watched.cq()
+    assert (seen.head, seen.posted, seen.ball, seen.stuck) == (3, 0, None, False)
+
+
+def test_a_tail_that_is_stored_and_not_rung_is_the_hosts_matter() -> None:
+    watched = Watched()
+    watched.bench.use_shadow()
+    sq = watched.bench.create_pair(1, entries=8)
+    watched.bench.settle()
+    sq.put(Read(cid=9, nsid=9))
+    stored_at(watched, 2, sq.tail)
+    seen = watched.sq()
+    assert (seen.stored, seen.rung, seen.tail, seen.stuck) == (1, 0, 0, False)
+    assert seen.oldest == Oldest(9, "read", "stored", None)
+    assert seen.ball and seen.ball.parties == ["driver", "platform"]
+    assert seen.ball.text == "1 command is written: ring the tail doorbell"
+    watched.now += REST_NS
+    assert watched.sq().stuck
+    watched.bench.ring(2, sq.tail)
+    watched.bench.settle()
+    assert (watched.sq().stored, watched.sq().total) == (0, 1)
+
+
+def test_a_tail_that_the_device_looks_for_by_itself_is_as_good_as_rung() -> None:
+    watched = Watched()
+    watched.bench.use_shadow()
+    sq = watched.bench.create_pair(1, entries=8)
+    watched.bench.settle()
+    sq.submit(Flush(cid=1, nsid=1))
+    watched.bench.step("poll_sq", 1)  # now there is work, and the shadow is looked at after it
+    sq.put(Flush(cid=2, nsid=1))
+    stored_at(watched, 2, sq.tail)
+    seen = watched.sq()
+    assert (seen.stored, seen.rung) == (0, 2)
+    assert seen.ball and seen.ball.parties == ["device"]
+
+
+def test_room_that_is_stored_and_not_rung_is_the_hosts_matter() -> None:
+    watched = Watched()
+    watched.bench.use_shadow()
+    sq = watched.bench.create_sq(1, entries=8, cq=watched.bench.create_cq(1, entries=2))
+    sq.submit(Read(cid=1, nsid=9), Read(cid=2, nsid=9))
+    watched.bench.settle()
+    sq.cq.reap(release=False)
+    stored_at(watched, 3, 1)
+    seen = watched.sq()
+    assert (seen.finished, watched.cq().full) == (1, True)
+    assert seen.ball and seen.ball.parties == ["driver", "platform"]
+    watched.bench.ring(3, 1)
+    watched.bench.settle()
+    assert watched.sq().finished == 0
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_an_impossible_value_in_a_shadow_is_left_for_the_device_to_find(index: int) -> None:
+    watched = Watched()
+    watched.bench.use_shadow()
+    watched.bench.create_pair(1, entries=8)
+    watched.bench.settle()
+    stored_at(watched, index, 0xFFFF)
+    assert (watched.sq().stored, watched.sq().tail, watched.cq().head) == (0, 0, 0)
+
+
 def test_an_impossible_tail_is_the_drivers() -> None:
     watched = Watched()
     sq = watched.bench.create_pair(1, entries=8)
@@ -280,12 +363,17 @@ def test_the_largest_snapshot_is_an_answer() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_looking_changes_nothing_whatever_a_guest_does(seed: int) -> None:
     draw = random.Random(seed)
-    watched = Watched(shadow_doorbells=False)
+    watched = Watched()
     bench = watched.bench
+    if seed % 2:
+        bench.use_shadow(admin=True)
     for qid in (1, 2):
         bench.create_pair(qid, entries=draw.choice((2, 3, 8)))
     for _ in range(60):
-        match draw.randrange(6):
+        match draw.randrange(7):
+            case 6 if bench.shadow:
+                index = draw.randrange(6)
+                bench.memory.store_u32(bench.shadow + 4 * index, draw.randrange(10))
             case 0:
                 bench.ring(draw.randrange(8), draw.randrange(10))
             case 1:

@@ -17,6 +17,7 @@ from nvmelab.check.ball import Holders, Standing, seen_by_device
 from nvmelab.check.verdict import Verdict
 from nvmelab.device.controller import Controller
 from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
+from nvmelab.device.shadow import ShadowDoorbells
 from nvmelab.limits import (
     CHECK_REST_S,
     SNAPSHOT_COMMANDS_MAX,
@@ -26,9 +27,9 @@ from nvmelab.limits import (
 from nvmelab.memory import MemoryFault
 from nvmelab.spec.commands import AdminOpcode, NvmOpcode
 from nvmelab.spec.registers import SQE_SIZE
-from nvmelab.standing import is_forgotten, posted_to, standing_of
+from nvmelab.standing import head_of, is_forgotten, posted_to, standing_of
 
-State = Literal["rung", "fetched", "finished"]
+State = Literal["stored", "rung", "fetched", "finished"]
 _REST_NS = int(CHECK_REST_S * 1e9)
 
 
@@ -38,7 +39,7 @@ class Oldest(msgspec.Struct, frozen=True):
     cid: int
     command: str
     state: State
-    """`rung`: not fetched. `fetched`: not finished. `finished`: not posted."""
+    """`stored`: not rung. `rung`: not fetched. `fetched`: not finished. `finished`: not posted."""
     age_ns: int | None
     """Since its fetch; None for one that is not fetched."""
 
@@ -55,6 +56,8 @@ class Sq(msgspec.Struct, frozen=True):
     """Most commands that are fetched and not posted."""
     outstanding: int
     """Fetched, not posted; parked Asynchronous Event Requests excepted."""
+    stored: int
+    """Stored to the shadow of the tail, where the doorbell must be written and was not."""
     rung: int
     """Rung, not fetched."""
     fetched: int
@@ -166,24 +169,26 @@ class Observer:
         """The queues, and how many submission queues are left out. Those on which something waits
         come first where not all are told of."""
         controller, now = self._controller, self._controller.clock()
+        shadows = controller.shadows
         before, self._since = self._since, {}
         held = _by_queue(request for cq in controller.cqs.values() for request in cq.finished)
         deletions = _by_queue(sq.deletion for sq in controller.sqs.values() if sq.deletion)
         moved: defaultdict[CompletionQueue, int] = defaultdict(int)
-        sqs = sorted(controller.sqs.values(), key=_rank)
+        sqs = sorted(controller.sqs.values(), key=lambda sq: (_idle(sq, shadows), sq.id))
         for sq in sqs:
             moved[sq.cq] += sq.laps * sq.size + sq.head - sq.outstanding
         told = []
         for sq in sorted(sqs[:SNAPSHOT_QUEUES_MAX], key=lambda sq: sq.id):
             finished = held[sq]
-            stood = (sq.laps, sq.head, sq.tail, sq.outstanding, len(finished))
+            tail = shadows.unseen_tail(sq)
+            stood = (sq.laps, sq.head, tail, sq.outstanding, len(finished))
             still = self._still(before, sq, stood, now)
             told.append(self._sq(sq, finished, deletions[sq], still, now))
         cqs: list[Cq] = []
         for cq in sorted(controller.cqs.values(), key=lambda cq: (cq.tail == cq.head, cq.id)):
             if len(cqs) == SNAPSHOT_QUEUES_MAX:
                 break
-            position = (cq.head, cq.tail, len(cq.finished), moved[cq])
+            position = (head_of(cq, shadows), cq.tail, len(cq.finished), moved[cq])
             cqs.append(self._cq(cq, self._still(before, cq, position, now)))
         return told, sorted(cqs, key=lambda cq: cq.id), len(sqs) - len(told)
 
@@ -209,9 +214,9 @@ class Observer:
         still_ns: int,
         now: int,
     ) -> Sq:
-        s = standing_of(sq, len(finished))
+        s = standing_of(sq, len(finished), self._controller.shadows)
         forgotten = is_forgotten(self._controller, sq)
-        waits = bool(s.unfetched or sq.outstanding)
+        waits = bool(s.unrung or s.unfetched or sq.outstanding)
         return Sq(
             id=sq.id,
             cq=sq.cq.id,
@@ -220,6 +225,7 @@ class Observer:
             tail=sq.tail,
             limit=sq.limit,
             outstanding=sq.outstanding,
+            stored=s.unrung,
             rung=s.unfetched,
             fetched=s.working,
             finished=s.finished,
@@ -233,19 +239,18 @@ class Observer:
     def _oldest(
         self, sq: SubmissionQueue, finished: list[Request], deletions: list[Request], now: int
     ) -> Oldest | None:
-        fetched = [*list(sq.fetched)[:1], *sq.working, *deletions]
-        requests = [*fetched, *finished]
+        requests = [*list(sq.fetched)[:1], *sq.working, *deletions, *finished]
+        state: State
         if requests:
             first = min(requests, key=lambda request: request.started)
-            state: State = "finished" if first in finished else "fetched"
+            state = "finished" if first in finished else "fetched"
             return Oldest(first.cid, _name(sq, first.opcode), state, now - first.started)
-        if sq.head == sq.tail:
-            return None
         try:
             word = self._controller.memory.load_u32(sq.base + sq.head * SQE_SIZE)
         except MemoryFault:
             return None
-        return Oldest(word >> 16, _name(sq, word & 0xFF), "rung", None)
+        state = "stored" if sq.head == sq.tail else "rung"
+        return Oldest(word >> 16, _name(sq, word & 0xFF), state, None)
 
     def _ball(self, sq: SubmissionQueue, standing: Standing, forgotten: bool) -> Holders | None:
         dead = self._dead()
@@ -262,17 +267,17 @@ class Observer:
         return ball
 
     def _cq(self, cq: CompletionQueue, still_ns: int) -> Cq:
-        s = posted_to(cq)
+        s = posted_to(cq, self._controller.shadows)
         ball = seen_by_device(s) if not self._dead() else None
         return Cq(
             id=cq.id,
             entries=cq.size,
-            head=cq.head,
+            head=head_of(cq, self._controller.shadows),
             tail=cq.tail,
             phase=cq.phase,
             posted=s.posted,
             finished=len(cq.finished),
-            full=cq.full,
+            full=not s.room,
             vector=cq.vector if cq.ien else None,
             ball=ball,
             still_ns=still_ns,
@@ -338,8 +343,9 @@ def cut(text: str) -> str:
     return text if len(text) <= SNAPSHOT_TEXT_MAX else f"...{text[3 - SNAPSHOT_TEXT_MAX :]}"
 
 
-def _rank(sq: SubmissionQueue) -> tuple[bool, int]:
-    return (sq.head == sq.tail and not sq.outstanding and sq.cq.tail == sq.cq.head, sq.id)
+def _idle(sq: SubmissionQueue, shadows: ShadowDoorbells) -> bool:
+    nothing_rung = sq.head == sq.tail == shadows.unseen_tail(sq)
+    return nothing_rung and not sq.outstanding and sq.cq.tail == head_of(sq.cq, shadows)
 
 
 def _by_queue(requests: Iterable[Request]) -> defaultdict[SubmissionQueue, list[Request]]:

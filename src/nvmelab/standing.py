@@ -8,22 +8,31 @@ import msgspec
 from nvmelab.check.ball import Standing
 from nvmelab.device.controller import Controller
 from nvmelab.device.queues import CompletionQueue, SubmissionQueue
+from nvmelab.device.shadow import ShadowDoorbells
 
 
-def standing_of(sq: SubmissionQueue, finished: int) -> Standing:
-    """A submission queue and its completion queue. `finished` of its commands wait to be posted."""
+def standing_of(
+    sq: SubmissionQueue, finished: int, shadows: ShadowDoorbells | None = None
+) -> Standing:
+    """A submission queue and its completion queue. `finished` of its commands wait to be posted.
+    With `shadows`, what the host has stored there counts as well: as rung where the device looks
+    by itself, as written where a doorbell must come first."""
+    unseen = (shadows.unseen_tail(sq) - sq.tail) % sq.size if shadows else 0
+    rests = sq.shadow is not None and sq.shadow.rests
     return msgspec.structs.replace(
-        posted_to(sq.cq),
-        unfetched=(sq.tail - sq.head) % sq.size,
+        posted_to(sq.cq, shadows),
+        unrung=unseen if rests else 0,
+        unfetched=(sq.tail - sq.head) % sq.size + (0 if rests else unseen),
         free=max(sq.limit - sq.outstanding, 0),
         working=max(sq.outstanding - finished, 0),
         finished=finished,
     )
 
 
-def posted_to(cq: CompletionQueue) -> Standing:
+def posted_to(cq: CompletionQueue, shadows: ShadowDoorbells | None = None) -> Standing:
     """The entries of a completion queue, of whatever submission queue, and nothing else. What only
     the driver knows is as if it had written, rung and taken nothing of late."""
+    head = head_of(cq, shadows)
     return Standing(
         unrung=0,
         under_way=0,
@@ -31,12 +40,20 @@ def posted_to(cq: CompletionQueue) -> Standing:
         free=0,
         working=0,
         finished=0,
-        room=not cq.full,
-        posted=(cq.tail - cq.head) % cq.size,
+        room=(cq.tail + 1) % cq.size != head if shadows else not cq.full,
+        posted=(cq.tail - head) % cq.size,
         signalled=not cq.unsignalled,
         delivered=not cq.ien,
         taken=0,
     )
+
+
+def head_of(cq: CompletionQueue, shadows: ShadowDoorbells | None) -> int:
+    """How far the host has released a completion queue. A device looks at the shadow only when it
+    needs room; when it has looked and waits for the doorbell, what is stored there is no release.
+    """
+    waits = cq.waits and cq.shadow is not None and cq.shadow.rests
+    return shadows.unseen_head(cq) if shadows and not waits else cq.head
 
 
 def outstanding_of(controller: Controller) -> list[str]:

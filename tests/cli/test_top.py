@@ -122,6 +122,13 @@ def test_another_programs_answer(nvmelab: Invoke, path: str, answer: bytes, said
     assert said in message and message.isprintable()
 
 
+def test_one_that_had_to_make_room_is_told_why(nvmelab: Invoke, path: str) -> None:
+    server = Server(path, STUCK, b'{"error": "too many ask at once"}\n')
+    result = nvmelab("top", path, "--json", "--count", "2", "--interval", "0.1")
+    server.close()
+    assert result.exit_code == 2 and "nvme.sock.ctl: too many ask at once" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

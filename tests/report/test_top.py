@@ -14,8 +14,8 @@ HANG = Holders(["device"], "2 commands are rung, 4 requests are free: fetch from
 
 def sq(number: int, **changes: object) -> Sq:
     idle = Sq(
-        id=number, cq=number, entries=4, head=0, tail=0, limit=4, outstanding=0, rung=0, fetched=0,
-        finished=0, total=0, oldest=None, ball=None, still_ns=0, stuck=False,
+        id=number, cq=number, entries=4, head=0, tail=0, limit=4, outstanding=0, stored=0, rung=0,
+        fetched=0, finished=0, total=0, oldest=None, ball=None, still_ns=0, stuck=False,
     )  # fmt: skip
     return msgspec.structs.replace(idle, **changes)
 
@@ -114,6 +114,14 @@ def test_a_cq_that_nobody_empties_is_told_of_once() -> None:
     shown = text_of(snapshot([sq(1), sq(2, cq=1)], [full]))
     said = "STUCK (seen for 3 s): CQ 1: driver or platform: 3 entries are posted and"
     assert shown.count(said) == 1
+
+
+def test_a_driver_may_release_late_while_its_cq_is_not_full() -> None:
+    ball = Holders(["driver", "platform"], "1 entry is posted and not released")
+    part = cq(1, tail=1, posted=1, ball=ball, stuck=True, still_ns=3_000_000_000)
+    lines = frame(snapshot([sq(1)], [part]), None)
+    assert lines[-2].text.startswith("       STUCK? (seen for 3 s): CQ 1: driver or platform")
+    assert "or it releases late" in lines[-2].text + lines[-1].text and lines[-1].alert
 
 
 def test_where_nobody_can_tell_it_says_so() -> None:

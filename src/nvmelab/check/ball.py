@@ -87,10 +87,12 @@ def seen_by_device(standing: Standing) -> Holders | None:
     posted or not, and it may have been told or not. None if nothing waits."""
     s = standing
     own = holder(msgspec.structs.replace(s, posted=0, taken=s.posted))
-    if own and (own.party == "device" or not s.posted):
-        return Holders([own.party], own.text)  # whatever the driver has done
+    if own and own.party == "device":
+        return Holders(["device"], own.text)  # whatever the driver has done
+    if own and s.unrung and not s.finished:
+        return Holders(["driver", "platform"], own.text)  # or the doorbell is under way
     if not s.posted:
-        return None
+        return Holders([own.party], own.text) if own else None
     if not s.signalled:
         return Holders(["device"], _posted(s).text)
     full = "" if s.room else ", the CQ is full"

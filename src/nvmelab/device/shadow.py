@@ -64,6 +64,11 @@ class Shadow:
         """What the real doorbell was last written with; None if that has been looked into."""
         self.watch = Watch.LOOK
 
+    @property
+    def rests(self) -> bool:
+        """It is not looked at until the host writes the real doorbell."""
+        return self.watch is Watch.REST
+
     def ring(self, value: int) -> None:
         """The host has written the real doorbell."""
         self.rung = value
@@ -193,6 +198,25 @@ class ShadowDoorbells:
             self.take_cq(cq)
             live = self._controller.life.live
         return live and not cq.full
+
+    def unseen_tail(self, sq: SubmissionQueue) -> int:
+        """What the host has stored as its tail, without taking notice of it."""
+        stored = self._stored(sq.shadow, sq.tail)
+        return stored if sq.may_become(stored) else sq.tail
+
+    def unseen_head(self, cq: CompletionQueue) -> int:
+        """What the host has stored as its head, without taking notice of it."""
+        stored = self._stored(cq.shadow, cq.head)
+        return stored if cq.may_become(stored) else cq.head
+
+    def _stored(self, shadow: Shadow | None, known: int) -> int:
+        if shadow is None:
+            return known
+        try:
+            stored = self._controller.memory.load_u32(shadow.at) & 0xFFFF
+        except MemoryFault:
+            return known
+        return known if stored == shadow.seen else stored
 
     def _look(self, shadow: Shadow, known: int, waits: bool, event: str, qid: int) -> int:
         """What the doorbell says now; `known` is what it said before."""

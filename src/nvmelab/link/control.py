@@ -12,6 +12,7 @@ CONTROL_CLIENTS_MAX are there takes the place of the one that was quiet for long
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -218,7 +219,8 @@ class ControlClient:
         """One answer: a line of JSON. Raises ControlError and ControlEnded."""
         answer = bytearray()
         try:
-            self._sock.sendall(REQUEST)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._sock.sendall(REQUEST)  # where it has hung up, it may have said why
             while not answer.endswith(b"\n"):
                 data = self._sock.recv(CONTROL_ANSWER_BYTES_MAX)
                 answer += data

@@ -16,6 +16,7 @@ _HEAD = (
 )
 _INDENT = " " * 7
 _STATES = {
+    "stored": "stored, not rung",
     "rung": "rung, not fetched",
     "fetched": "not finished",
     "finished": "finished, not posted",
@@ -44,7 +45,7 @@ class _Row(NamedTuple):
 
     @property
     def waits(self) -> bool:
-        return self.stuck or bool(self.sq.rung or self.sq.outstanding)
+        return self.stuck or bool(self.sq.stored or self.sq.rung or self.sq.outstanding)
 
 
 def frame(
@@ -179,7 +180,9 @@ def _said(row: _Row) -> Iterable[str]:
     elif row.waits and oldest:
         yield oldest + (f"; ball: {' or '.join(sq.ball.parties)}" if sq.ball else "")
     if cq and cq.stuck and cq.ball and not (sq.stuck and sq.ball == cq.ball):
-        yield f"STUCK{_for(cq.still_ns)}: CQ {cq.id}: {_said_of(cq.ball)}"
+        # A driver may release late, as long as the queue is not full.
+        stuck, late = ("STUCK", "") if cq.full else ("STUCK?", ", or it releases late")
+        yield f"{stuck}{_for(cq.still_ns)}: CQ {cq.id}: {_said_of(cq.ball)}{late}"
 
 
 def _said_of(ball: Holders) -> str:

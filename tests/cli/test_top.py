@@ -167,6 +167,8 @@ def test_on_a_terminal_it_is_drawn_in_place_until_a_key_ends_it(path: str, key: 
         env=os.environ | {"TERM": "xterm"},
     )
     os.close(terminal)
+    limit = threading.Timer(60, process.kill)
+    limit.start()
     shown = b""
     typed = False
     while True:
@@ -180,7 +182,8 @@ def test_on_a_terminal_it_is_drawn_in_place_until_a_key_ends_it(path: str, key: 
             typed = True
     os.close(master)
     server.close()
-    assert process.wait(60) == 0, shown
+    assert process.wait() == 0, shown
+    limit.cancel()
     screen = shown.decode()
     frame, rest = screen.split("\x1b[?1049l")
     assert frame.startswith("\x1b[?1049h\x1b[?25l\x1b[H") and "\x1b[31m\x1b[1m" in frame

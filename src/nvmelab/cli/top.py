@@ -21,6 +21,7 @@ from nvmelab.link.control import ControlClient, ControlEnded, ControlError, runn
 from nvmelab.report.top import Line, frame
 from nvmelab.snapshot import Snapshot
 
+_ENDING = frozenset(b"qQ\x03")
 _ENDED = "nvmelab: the server has ended"
 Keys = Callable[[ControlClient, float], bool]
 """Waits so many seconds; False if q was typed."""
@@ -161,7 +162,7 @@ def _screen() -> Iterator[Keys]:
             _sleep(client, seconds)
         elif number in _sleep(client, seconds, number):
             typed = os.read(number, 64)
-            return bool(typed) and b"q" not in typed.lower()
+            return bool(typed) and not _ENDING & set(typed)
         return True
 
     def end(signal_number: int, _frame: Any) -> None:
@@ -171,6 +172,10 @@ def _screen() -> Iterator[Keys]:
     try:
         if number is not None:
             tty.setcbreak(number)
+            attributes = termios.tcgetattr(number)
+            # Ctrl-C is a key, too: a signal just before a wait would be noticed after it.
+            attributes[3] &= ~termios.ISIG
+            termios.tcsetattr(number, termios.TCSADRAIN, attributes)
         click.echo("\x1b[?1049h\x1b[?25l", nl=False)
         yield wait
     finally:

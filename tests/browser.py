@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 _REPLY_S = 30.0
+_CODES = {"Enter": 13, "Tab": 9}
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
     *("--disable-quic", "--disable-background-networking", "--disable-component-update"),
@@ -126,9 +127,18 @@ class Browser:
         assert "exceptionDetails" not in reply, reply
         return reply["result"].get("value")
 
+    def until(self, script: str) -> None:
+        """Wait until a JavaScript expression is true, looking once for each frame."""
+        look = f"const look = () => ({script}) ? resolve(true) : requestAnimationFrame(look)"
+        promise = f"new Promise((resolve) => {{ {look}; look(); }})"
+        reply = self._call("Runtime.evaluate", expression=promise, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply
+
     def press(self, key: str) -> None:
         """A key, by its DOM name: `ArrowRight`, `Home`, `j`."""
-        text = {"text": key} if len(key) == 1 else {}
+        text: dict[str, object] = {"text": key} if len(key) == 1 else {}
+        if key in _CODES:  # without these it does nothing by itself
+            text = {"text": "\r" if key == "Enter" else "", "windowsVirtualKeyCode": _CODES[key]}
         self._call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
         self._call("Input.dispatchKeyEvent", type="keyUp", key=key)
 

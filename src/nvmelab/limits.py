@@ -272,14 +272,21 @@ commands of milliseconds."""
 LOG_LINE_BYTES_MAX = 64 << 10
 """Longest line of a log. The longest that QEMU's nvme device prints has some 200 bytes."""
 
-PAGE_EVENTS_MAX = 100_000
-"""Events of a log that its page has, the last ones: such a page opens in a second or two."""
+PAGE_LINES_MAX = 100_000
+"""Lines of a log that its page has, the last ones: such a page opens in a second or two."""
 
-PAGE_COMMANDS_MAX = 50_000
-"""Commands in the timeline of a page, the last ones."""
+PAGE_OTHERS_MAX = 10
+"""Lines in a row that a page shows of something else than the nvme device: enough to see what it
+was, such as the guest's complaint about a command that timed out."""
 
-PAGE_CIDS_MAX = 64
-"""Commands of a queue in one state whose CIDs a page names; the others are counted."""
+PAGE_KEPT_MAX = 1000
+"""Older lines that a page has because they are evidence."""
+
+PAGE_COMMANDS_MAX = 100_000
+"""Commands in the timeline of a page that have ended, the last ones."""
+
+PAGE_ALIVE_MAX = 262_144
+"""Commands that a page shows as under way at once: four queues as deep as a queue can be."""
 
 PAGE_LINE_BYTES_MAX = 300
 """Bytes of a line that a page shows: the longest of our own events has some 250."""

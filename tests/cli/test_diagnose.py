@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,11 +48,21 @@ def test_a_healthy_log_is_clean(nvmelab: Invoke, tmp_path: Path) -> None:
 def test_a_page_of_any_log(nvmelab: Invoke, tmp_path: Path) -> None:
     page = tmp_path / "hang.html"
     assert nvmelab("diagnose", EXCERPT, "--hung", "--html", str(page)).exit_code == 1
-    assert "<title>The device holds the ball: issue-2388-excerpt.log" in page.read_text()
+    assert (
+        "<title>The device stopped fetching: it was told of 2 commands of SQ 1" in page.read_text()
+    )
     log = tmp_path / "sound.log"
     log.write_bytes(SOUND)
     assert nvmelab("diagnose", str(log), "--html", str(page)).exit_code == 0
-    assert "<title>Clean: sound.log" in page.read_text()
+    assert "<title>Nothing is wrong that this log can show: sound.log" in page.read_text()
+
+
+def test_a_page_of_a_pipe(tmp_path: Path) -> None:
+    page = tmp_path / "hang.html"
+    words = [sys.executable, "-m", "nvmelab", "diagnose", "-", "--hung", "--html", str(page)]
+    done = subprocess.run(words, input=gzip.compress(HANG), stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, b"VERDICT  device" in done.stdout) == (1, True)
+    assert "standard input" in page.read_text()
 
 
 LINUX = DATA / "linux-7-outstanding.trace"

@@ -3,116 +3,346 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nvmelab.check.monitor import Monitor
-from nvmelab.report.recorder import snapshot
-from nvmelab.trace.qemu_reader import read_log
 from tests.browser import Browser
+from tests.check.scrambled import scrambled
 from tests.check.test_diagnosis import EXCERPT, HANG, SOUND
-from tests.check.test_monitor import ROUND, START
+from tests.check.test_monitor import IRQ, START, STARTED, fetch, finish, release, ring
 from tests.guest.lab import LAB
-from tests.report.test_log_page import page_of, recorded
+from tests.report.test_log_page import page_of, rounds, states_of
 
 pytestmark = pytest.mark.guest
 
-READY_S = 20
+OURS = (
+    START + ring(2) + "pci_nvme_sqe sqid 1 slot 0" + " dw0 0x0" + "".join(
+        f" dw{number} 0x0" for number in range(1, 16)
+    ) + "\n" + fetch(7) + fetch(8) + finish(8)
+    + "pci_nvme_cqe cqid 1 slot 0 dw0 0x0 dw1 0x0 sqhd 2 sqid 1 cid 8 phase 1 status 0x0\n"
+    + IRQ + release(1) + finish(7)
+    + "pci_nvme_cqe cqid 1 slot 1 dw0 0x0 dw1 0x0 sqhd 2 sqid 1 cid 7 phase 1 status 0x0\n"
+).encode()  # fmt: skip
+"""What our own device shows: the entries of both queues."""
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
     with Browser(LAB / "bin/chromium", tmp_path / "profile") as browser:
+        browser.look(1280, 720)
         yield browser
 
 
-def show(browser: Browser, folder: Path, log: bytes, **how: object) -> Path:
-    """Open the page of a log, and wait until it is unpacked."""
+def show(browser: Browser, folder: Path, log: bytes, fragment: str = "", **how: Any) -> Path:
+    """Open the page of a log, and wait until it is unpacked and drawn."""
     page = folder / "log.html"
-    page.write_text(page_of(log, **how))  # type: ignore[arg-type]
-    browser.open(page)
-    limit = time.monotonic() + READY_S
-    while browser.evaluate("document.body.dataset.ready") != "yes":
-        assert time.monotonic() < limit, browser.errors
+    page.write_text(page_of(log, **how))
+    browser.open(page, fragment)
+    browser.until("document.body.dataset.ready === 'yes' && !walk.dirty")
     return page
 
 
 def text(browser: Browser, place: str) -> str:
-    return str(browser.evaluate(f"document.getElementById({place!r}).innerText"))
+    said = browser.evaluate(f"document.getElementById({place!r}).innerText")
+    return " ".join(str(said).split())
 
 
-@pytest.mark.parametrize("log", [EXCERPT, HANG, SOUND], ids=["excerpt", "hang", "sound"])
-def test_every_state_is_the_monitors(browser: Browser, tmp_path: Path, log: bytes) -> None:
-    show(browser, tmp_path, log, hung=True)
-    shown = json.loads(browser.evaluate("JSON.stringify(rows.map((_row, at) => stateAt(at)))"))
-    rows = recorded(log).rows
-    lines = log.splitlines(keepends=True)
-    assert len(shown) == len(rows)
-    for row, states in zip(rows, shown, strict=True):
-        monitor = Monitor()
-        read_log([b"".join(lines[: row.line])], monitor.handlers)
-        if row.sqid >= 0:
-            expected = snapshot(monitor.sqs[row.sqid], monitor)
-            assert states[str(row.sqid)] == json.loads(json.dumps(expected)), row
+def line(browser: Browser) -> int:
+    return int(browser.evaluate("rows.number[walk.at]"))
+
+
+STATES = """JSON.stringify(Object.fromEntries(rows.number.map((line, row) => [line, row])
+  .filter(([line, row]) => isEvent(row))
+  .map(([line]) => [line, Object.fromEntries([...lanes.keys()]
+    .map((sqid) => [sqid, stateAt(sqid, line)])
+    .filter(([, s]) => s).map(([sqid, s]) => [sqid, {
+      ...Object.fromEntries(["entries", "tail", "head", "taken", "rung", "told", "cq", "cq_entries",
+        "cq_head", "cq_tail", "phase", "owes_interrupt", "ball"].map((name) => [name, s[name]])),
+      rung_lines: s.commands.rung.flatMap((c) => Array(c.entries).fill(c.rung)),
+      ...Object.fromEntries(["fetched", "parked", "finished", "posted"]
+        .map((stage) => [stage, s.commands[stage].map((c) => c.cid)])),
+    }]))])))"""
+"""The state of every queue after every event, as the page knows it."""
+
+LOGS = {
+    "excerpt": (EXCERPT, 4),
+    "excerpt-unknown": (EXCERPT, None),
+    "hang": (HANG, None),
+    "sound": (SOUND, None),
+    "ours": (OURS, None),
+    "rounds": ((START + rounds(30)).encode(), None),
+    **{f"scrambled-{seed}": (scrambled(seed), None) for seed in range(12)},
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_every_state_is_the_monitors(browser: Browser, tmp_path: Path, name: str) -> None:
+    log, sq_entries = LOGS[name]
+    show(browser, tmp_path, log, hung=True, sq_entries=sq_entries)
+    shown = json.loads(browser.evaluate(STATES))
+    expected = states_of(log, sq_entries)
+    assert len(expected) >= 10
+    assert list(map(int, shown)) == list(expected)
+    for number, states in expected.items():
+        assert shown[str(number)] == json.loads(json.dumps(states)), number
+    assert browser.errors == []
+
+
+def test_what_is_drawn_is_that_state(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, EXCERPT, hung=True, sq_entries=4)
+    expected = states_of(EXCERPT, 4)
+    slots = "[...document.querySelectorAll('#sq .slot')].map((slot) => slot.classList[1])"
+    chips = "[...document.querySelectorAll('#flight .chip')].map((chip) => chip.textContent)"
+    browser.press("Home")
+    for number, states in expected.items():
+        assert line(browser) == number
+        state = states["1"]
+        assert text(browser, "sq-say").startswith(
+            f"tail {state['tail']}, head {'not known' if state['head'] is None else state['head']}:"
+        )
+        if state["tail"] is not None:
+            assert browser.evaluate(slots).count("rung") == state["rung"]
+        assert len(browser.evaluate(chips)) == len(state["fetched"]) + len(state["finished"])
+        for _state, (party, *_more), owed in state["ball"]:
+            assert f"{party}: {owed}" in text(browser, "ball")
+        browser.press("ArrowRight")
+    assert browser.evaluate(slots) == ["fetched", "rung", "rung", "free"]
 
 
 def test_keys_walk_through_the_log(browser: Browser, tmp_path: Path) -> None:
     page = show(browser, tmp_path, EXCERPT, hung=True, sq_entries=4)
-    assert text(browser, "where") == "12 of 12, line 22"  # a hang is shown from its end
-    assert "device 2 rung: fetch them" in text(browser, "ball")
-    slots = "[...document.querySelectorAll('#sq .slot')].map((slot) => slot.classList[1])"
-    assert browser.evaluate(slots) == ["fetched", "rung", "rung", "free"]
-    browser.press("Home")
-    assert text(browser, "where") == "1 of 12, line 1"
+    assert line(browser) == 22  # a hang is shown from its end
+    assert "It stood still here. Who must act device: fetch them (2 commands rung)" in text(
+        browser, "ball"
+    )
+    seen = []
+    for key in (
+        "Home",
+        "ArrowRight",
+        "ArrowDown",
+        "ArrowRight",
+        "ArrowRight",
+        "ArrowLeft",
+        "ArrowUp",
+    ):
+        browser.press(key)
+        seen.append(line(browser))
+    assert seen == [1, 2, 3, 4, 9, 4, 3]
     browser.press("ArrowRight")
-    browser.press("ArrowRight")
-    browser.press("ArrowRight")
-    assert text(browser, "where") == "4 of 12, line 4"
-    assert "fetches CID 0x4 (write) from SQ 1" in text(browser, "now").replace("\n", " ")
-    browser.press("ArrowLeft")
-    browser.press("p")
-    assert text(browser, "where") == "4 of 12, line 4"  # the next line of the proof
-    browser.press("p")
-    assert text(browser, "where") == "6 of 12, line 12"
-    browser.press("[")
-    assert text(browser, "where").startswith("5 of 12")
-    browser.press("?")
-    assert browser.evaluate("document.getElementById('keys').open") is True
+    assert text(browser, "now") == "line 4: device fetches CID 0x4 (write) from SQ 1"
+    seen = []
+    for key in ("p", "p", "P", "]", "[", "End", "p"):
+        browser.press(key)
+        seen.append(line(browser))
+    assert seen == [12, 13, 12, 13, 12, 22, 4]
+    for key, dialog in (("?", "keys"), ("/", "jump")):
+        browser.press(key)
+        assert browser.evaluate(f"document.getElementById('{dialog}').open") is True
+        browser.evaluate(f"document.getElementById('{dialog}').close()")
     assert browser.errors == [] and browser.requests == [page.as_uri()]
+
+
+def test_a_line_is_gone_to_by_its_number(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, EXCERPT, hung=True, sq_entries=4)
+    browser.press("/")
+    for key in "16":
+        browser.press(key)
+    browser.press("Enter")
+    browser.until("rows.number[walk.at] === 16")
+    assert str(browser.evaluate("location.hash")) == "#line=16"
+    # A line that is something else leads to the last one before it.
+    browser.evaluate("toLine('11')")
+    assert line(browser) == 10
+
+
+def test_keys_of_a_queue_leave_out_the_others(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, HANG, hung=True)
+    queues = set()
+    for _ in range(60):
+        browser.press("[")
+        queues.add(tuple(browser.evaluate("rows.queue[walk.at]")))
+    assert queues == {(1,)}
+    browser.press("q")
+    assert browser.evaluate("walk.queue") == 0
+    browser.press("[")
+    assert browser.evaluate("rows.queue[walk.at]") == [0]
 
 
 def test_the_lines_of_the_proof_are_links(browser: Browser, tmp_path: Path) -> None:
     show(browser, tmp_path, EXCERPT, hung=True, sq_entries=4)
-    links = "[...document.querySelectorAll('#proof button')].map((link) => link.textContent)"
-    assert browser.evaluate(links) == [
-        *(f"line {line}" for line in (12, 13, 17, 22)),
-        *(f"line {line}" for line in (12, 22, 4)),
+    links = "[...document.querySelectorAll('ol.proof a')]"
+    assert browser.evaluate(f"{links}.map((link) => link.textContent)") == [
+        f"line {number}" for number in (4, 12, 13, 17, 22)
     ]
-    browser.evaluate("document.querySelectorAll('#proof button')[2].click()")
-    assert text(browser, "where").endswith("line 17")
+    for number, place in ((4, 0), (17, 3), (22, 4)):
+        browser.evaluate(f"{links}[{place}].click()")
+        browser.until(f"rows.number[walk.at] === {number}")
+    browser.press("Home")
+    browser.evaluate(f"{links}[4].click()")
+    browser.until("rows.number[walk.at] === 22")
 
 
-def test_dark_and_light(browser: Browser, tmp_path: Path) -> None:
+def test_an_address_with_a_line_opens_there(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, EXCERPT, "#line=12", hung=True, sq_entries=4)
+    assert line(browser) == 12
+
+
+def test_the_line_under_way_is_in_view(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, HANG, hung=True)
+    for key in ("Home", "PageDown", "End"):
+        browser.press(key)
+        browser.until("!walk.dirty")
+        box = "document.getElementById('log').getBoundingClientRect()"
+        row = "document.querySelector('#rows .now').getBoundingClientRect()"
+        assert browser.evaluate(f"{row}.top >= {box}.top && {row}.bottom <= {box}.bottom + 1")
+
+
+def test_the_timeline_zooms_moves_and_follows(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, HANG, hung=True)
+    span = "time.view[1] - time.view[0]"
+    whole = browser.evaluate("time.end - time.begin")
+    browser.press("0")
+    assert browser.evaluate(span) == whole
+    browser.press("+")
+    browser.press("+")
+    assert browser.evaluate(span) == pytest.approx(whole / 4)
+    browser.press(",")
+    before = browser.evaluate("time.view[0]")
+    browser.press(".")
+    assert browser.evaluate("time.view[0]") > before
+    browser.press("Home")
+    assert browser.evaluate("time.view[0] <= xOfRow(walk.at) && xOfRow(walk.at) <= time.view[1]")
+    browser.press("-")
+    assert browser.evaluate(span) == pytest.approx(whole / 2)
+
+
+def test_a_click_into_a_lane_goes_there(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, HANG, hung=True)
+    place = "document.getElementById('canvas').getBoundingClientRect()"
+    for event in ("pointerdown", "pointerup"):
+        browser.evaluate(
+            f"document.getElementById('canvas').dispatchEvent(new PointerEvent('{event}', "
+            f"{{pointerId: 1, clientX: {place}.left + time.px(xOfLine(101)) + 1, "
+            f"clientY: {place}.top + TOP + time.lanes[1].y + 2}}))"
+            if event == "pointerup"
+            else "document.getElementById('canvas').setPointerCapture = () => {};"
+            f"document.getElementById('canvas').dispatchEvent(new PointerEvent('{event}', "
+            f"{{pointerId: 1, clientX: {place}.left + time.px(xOfLine(101)) + 1, clientY: 0}}))"
+        )
+    assert (line(browser), browser.evaluate("walk.queue")) == (101, 1)
+
+
+def test_what_our_own_device_shows_is_shown(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, OURS, f"#line={STARTED + 6}", hung=True)
+    assert "posts CID 0x8 to slot 0 of CQ 1: SQHD 2, phase 1" in text(browser, "now")
+    assert "next phase 1" in text(browser, "cq-say")
+    assert "SQHD 2 is the last that a completion said" in text(browser, "knows-driver")
+    assert "no interrupt says so" in text(browser, "knows-driver")
+    assert browser.evaluate("document.querySelector('#cq .slot').classList[1]") == "posted"
+    assert "device: raise the interrupt" in text(browser, "ball")
+
+
+def test_what_a_log_does_not_show_is_not_made_up(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, EXCERPT, hung=True)
+    assert "its size is not in this log" in text(browser, "sq")
+    assert "(SQHD) does not show here" in text(browser, "knows-driver")
+    assert "phase" not in text(browser, "cq-say") and "requests free" not in text(
+        browser, "flight-say"
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_dark_and_light(browser: Browser, tmp_path: Path, dark: bool) -> None:
+    browser.look(1280, 720, dark=dark)
     show(browser, tmp_path, HANG, hung=True)
     colour = "getComputedStyle(document.body).backgroundColor"
-    before = browser.evaluate(colour)
+    dark_one, light = "rgb(18, 22, 28)", "rgb(245, 246, 248)"
+    assert browser.evaluate(colour) == (dark_one if dark else light)
+    assert browser.evaluate("time.colors.panel") == (
+        "rgb(26, 32, 41)" if dark else "rgb(255, 255, 255)"
+    )
     browser.press("t")
-    assert browser.evaluate(colour) != before
-    browser.press("t")
-    assert browser.evaluate(colour) == before
+    assert browser.evaluate(colour) == (light if dark else dark_one)
+    browser.evaluate("document.getElementById('theme').click()")
+    assert browser.evaluate(colour) == (dark_one if dark else light)
+
+
+@pytest.mark.parametrize("width", [1280, 900, 400])
+def test_it_fits_the_window(browser: Browser, tmp_path: Path, width: int) -> None:
+    browser.look(width, 720)
+    show(browser, tmp_path, HANG, hung=True)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 1280:
+        assert browser.evaluate("document.documentElement.scrollHeight") <= 720
+    assert browser.errors == []
+
+
+def test_everything_has_a_name_and_can_be_reached_by_keys(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, HANG, hung=True)
+    nameless = (
+        "[...document.querySelectorAll('button, select, input, section, [tabindex], nav')]"
+        ".filter((e) => !(e.textContent.trim().length > 1 || e.ariaLabel || e.labels?.length))"
+        ".map((e) => e.outerHTML)"
+    )
+    assert browser.evaluate(nameless) == []
+    browser.evaluate("document.getElementById('first').focus()")
+    ring_of_focus = "getComputedStyle(document.activeElement).outlineStyle"
+    browser.press("Tab")
+    browser.evaluate("document.getElementById('log').focus({focusVisible: true})")
+    assert browser.evaluate(ring_of_focus) == "solid"
+
+
+def test_a_large_queue_is_drawn_around_its_pointers(browser: Browser, tmp_path: Path) -> None:
+    text_ = START.replace("qsize=3", "qsize=65535")
+    log = text_ + ring(60_000) + "".join(fetch(cid) for cid in range(5000))
+    show(browser, tmp_path, log.encode(), hung=True)
+    slots = browser.evaluate(
+        "[...document.querySelectorAll('#sq .slot i')].map((e) => Number(e.textContent))"
+    )
+    assert 5000 in slots and 60_000 in slots and len(slots) <= 64
+    assert "more" in text(browser, "sq")
+    assert "65536 entries" in text(browser, "sq-name")
+    assert browser.evaluate("document.querySelectorAll('*').length") < 1000
+    assert browser.evaluate("time.bars") < 84 * 1300
+    assert browser.errors == []
 
 
 def test_a_hundred_thousand_events_are_windowed(browser: Browser, tmp_path: Path) -> None:
-    log = (START + ROUND.replace("cid 7", "cid 5") * 20_001).encode()
-    show(browser, tmp_path, log, hung=False)
-    assert browser.evaluate("rows.length") == 100_000
-    assert "events before these are left out" in browser.evaluate("document.body.textContent")
-    browser.press("End")
-    assert text(browser, "where").startswith("100000 of 100000")
+    log = (START + rounds(20_001)).encode()
+    page = show(browser, tmp_path, log, hung=False)
+    assert page.stat().st_size < 3_000_000
+    assert browser.evaluate("rows.count") == 100_000
+    assert "are left out, to keep the page small" in browser.evaluate("document.body.textContent")
+    for jump in ("End", "Home", "0"):
+        browser.press(jump)
+        browser.until("!walk.dirty")
+        assert browser.evaluate("document.querySelectorAll('*').length") < 700
+        # At most one bar for a pixel in each place of a lane.
+        assert 0 < browser.evaluate("time.bars") < 2 * 1280
     browser.evaluate("go(50000)")
-    assert browser.evaluate("document.querySelectorAll('*').length") < 600
-    assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth") is True
+    browser.until("!walk.dirty")
+    assert browser.evaluate("document.querySelectorAll('#rows div').length") < 100
+    assert browser.evaluate("document.querySelectorAll('*').length") < 700
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 1280
+    assert browser.errors == [] and browser.requests == [page.as_uri()]
+
+
+def test_many_queues_are_drawn_as_far_as_they_are_seen(browser: Browser, tmp_path: Path) -> None:
+    log = "".join(ring(1, sqid) + fetch(3, sqid) for sqid in range(1, 2001))
+    show(browser, tmp_path, log.encode(), hung=True)
+    assert browser.evaluate("time.lanes.length") == 2000
+    assert browser.evaluate("document.getElementById('canvas').clientHeight") <= 200
+    assert browser.evaluate("time.bars") < 20
+    browser.evaluate("choose(2000)")
+    browser.until("!walk.dirty && time.bars > 0")
+    assert "SQ 2000" in text(browser, "sq-name")
+    assert browser.errors == []
+
+
+def test_a_log_without_a_queue_says_so(browser: Browser, tmp_path: Path) -> None:
+    show(browser, tmp_path, b"pci_nvme_mmio_read addr 0x0 size 4\n", hung=False)
+    assert "No queue is seen in this log" in text(browser, "broken")
     assert browser.errors == []

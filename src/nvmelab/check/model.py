@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from nvmelab.spec.commands import AdminOpcode
 
@@ -44,13 +44,26 @@ class Command:
         """An Asynchronous Event Request that waits for an event: nobody owes it anything."""
         self.asks = asked(words) if words and sq.id == 0 else None
 
+    def park(self) -> None:
+        """It waits for an event, and holds no request meanwhile."""
+        if not self.parked:
+            self.parked = True
+            self.sq.parked += 1
+            self.sq.taken -= 1
+
+    def unpark(self) -> None:
+        """It is done, and waits for its completion as others do."""
+        if self.parked:
+            self.sq.parked -= 1
+            self.sq.taken += 1
+
 
 class Sq:
     """A submission queue, as far as it is known."""
 
     __slots__ = (
         *("base", "cq", "dead", "dry", "entries", "flight", "freed", "from_start", "head", "id"),
-        *("most", "rung", "tail", "taken", "told", "twice"),
+        *("most", "parked", "rung", "tail", "taken", "told", "twice"),
     )
 
     def __init__(self, id: int, cq: Cq | None, entries: int | None, *, from_start: bool) -> None:
@@ -73,6 +86,8 @@ class Sq:
         oldest first."""
         self.flight: dict[int, Command] = {}
         """Fetched and not finished, by CID."""
+        self.parked = 0
+        """How many of them are parked."""
         self.twice: set[int] = set()
         """CIDs that two commands have had at once: which one ends is not known."""
         self.taken = 0
@@ -92,8 +107,8 @@ class Cq:
     """A completion queue, as far as it is known."""
 
     __slots__ = (
-        *("base", "entries", "finished", "from_start", "head", "id", "ien", "most", "phase"),
-        *("posted", "tail", "unsignalled", "vector"),
+        *("base", "entries", "finished", "finished_of", "from_start", "head", "id", "ien", "most"),
+        *("phase", "posted", "posted_of", "tail", "unsignalled", "vector"),
     )
 
     def __init__(self, id: int, entries: int | None, *, from_start: bool) -> None:
@@ -118,11 +133,47 @@ class Cq:
         """Finished and not surely posted, oldest first."""
         self.posted: deque[Command] = deque()
         """Posted, as far as it is known, and not released by the host, oldest first."""
+        self.finished_of: Counter[Sq] = Counter()
+        """How many in `finished` are of which queue, and in `posted`."""
+        self.posted_of: Counter[Sq] = Counter()
+
+    def finish(self, command: Command) -> None:
+        """A command of this queue is done."""
+        self.finished.append(command)
+        self.finished_of[command.sq] += 1
+
+    def post(self) -> Command:
+        """The oldest one that is done is posted."""
+        command = self.finished.popleft()
+        _less(self.finished_of, command.sq)
+        self.posted.append(command)
+        self.posted_of[command.sq] += 1
+        return command
+
+    def release(self) -> Command:
+        """The oldest one that is posted is released."""
+        command = self.posted.popleft()
+        _less(self.posted_of, command.sq)
+        return command
+
+    def drop(self, sq: Sq) -> None:
+        """What a deleted queue has finished is not posted any more."""
+        kept = [command for command in self.finished if command.sq is not sq]
+        self.finished.clear()
+        self.finished.extend(kept)
+        del self.finished_of[sq]
 
     @property
     def full(self) -> bool:
         """Surely: no more can be posted."""
         return self.entries is not None and len(self.posted) >= self.entries - 1
+
+
+def _less(counts: Counter[Sq], sq: Sq) -> None:
+    """One less; nothing is kept of a queue that has none."""
+    counts[sq] -= 1
+    if not counts[sq]:
+        del counts[sq]
 
 
 class Offer:

@@ -64,7 +64,8 @@ class Monitor:
         """The source shows the entries that are posted."""
         self.bases: tuple[int | None, int | None] = (None, None)  # ASQ and ACQ
         self.on_released: Callable[[Command], None] | None = None
-        """Called with each command whose completion the host has released."""
+        """Called with each command whose completion the host has released, or, with its `released`
+        still 0, that is forgotten because nothing tells of that."""
         self.last: Command | None = None
         """The last command that was fetched."""
         self.answered: list[Callable[[int, Command, int], None]] = []
@@ -218,7 +219,7 @@ class Monitor:
             if not cq.posted and cq.finished and not self.exact:
                 self.post(cq, at)
             if cq.posted:
-                command = cq.posted.popleft()
+                command = cq.release()
                 command.released = at
                 if self.on_released:
                     self.on_released(command)
@@ -251,7 +252,9 @@ class Monitor:
             self.find("sq.fetched-early", text, at)
             self._early = True
         before = sq.flight.get(cid)
-        if before and not before.parked:
+        if before and before.parked:
+            sq.parked -= 1
+        elif before:
             sq.twice.add(cid)
             if not self._early and not self._aborted:  # else it may be an old entry that is fetched
                 text = f"CID {cid:#x} of SQ {sqid} is fetched again before it is finished"
@@ -299,8 +302,7 @@ class Monitor:
     def _parked(self, _at: int, values: Values) -> None:
         command = self.sq(0).flight.get(values[0])
         if command:
-            command.parked = True
-            command.sq.taken -= 1
+            command.park()
 
     def _finished(self, at: int, values: Values) -> None:
         cid, cqid, status = values
@@ -322,9 +324,8 @@ class Monitor:
         sq.cq = cq
         command = sq.flight.pop(cid)
         command.finished, command.status, command.sqhd = at, status, sq.head
-        if command.parked:
-            sq.taken += 1  # it waits for its completion as others do
-        cq.finished.append(command)
+        command.unpark()
+        cq.finish(command)
         self.last_finished = sq
         for look in self.answered:
             look(at, command, status & 0x7FF)
@@ -349,9 +350,7 @@ class Monitor:
             gone = self.sqs.pop(values[0], None)
             self.deleted[values[0]] = at
             if gone and gone.cq and self.exact:
-                kept = [command for command in gone.cq.finished if command.sq is not gone]
-                gone.cq.finished.clear()
-                gone.cq.finished.extend(kept)
+                gone.cq.drop(gone)
         elif asked == "del_cq":
             self.cqs.pop(values[0], None)
         elif asked == "dbbuf_config":
@@ -381,11 +380,12 @@ class Monitor:
 
     def post(self, cq: Cq, at: int) -> None:
         """The oldest command that has finished is posted."""
-        command = cq.finished.popleft()
+        command = cq.post()
         command.posted = at
-        cq.posted.append(command)
         if len(cq.posted) > SLOTS_MAX:
-            cq.posted.popleft()  # nothing tells of what the host releases
+            forgotten = cq.release()  # nothing tells of what the host releases
+            if self.on_released:
+                self.on_released(forgotten)
         command.sq.taken -= 1
         command.sq.request_freed(at)
 

@@ -6,8 +6,9 @@ was declared hung. Without it, commands that are under way are just that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -78,11 +79,7 @@ AFFECTED = "QEMU before 7.2.15, 8.2.8, 9.0.4 and 9.1.2 (issue 2388)"
 
 def judge(monitor: Monitor, *, rest: bool) -> Verdict:
     """The verdict on what was seen."""
-    unsure = monitor.unsure > 0
-    stuck = [part for sq in monitor.sqs.values() for part in waiting(sq, unsure=unsure)]
-    if monitor.shutdown:
-        owed = f"reset the controller: line {monitor.shutdown} asked for its shutdown"
-        stuck = [msgspec.structs.replace(part, ball=["driver"], owed=owed) for part in stuck]
+    stuck = [part for sq in monitor.sqs.values() for part in _waiting(sq, monitor)]
     in_flight = sum(part.count for part in stuck)
     stuck += [
         Stuck(0, None, state, 1, ["device"], due.text, [due.since])  # type: ignore[arg-type]
@@ -186,34 +183,60 @@ def _agreed(waiting: Sequence[Stuck]) -> Word:
     return may.pop() if len(may) == 1 else "undecided"  # type: ignore[return-value]
 
 
-def waiting(sq: Sq, *, unsure: bool) -> list[Stuck]:
-    """The commands of a queue that are not completed, by where they are. `unsure`: some completion
-    may have been taken for that of another queue."""
+class Owed(NamedTuple):
+    """What is owed to the commands of one queue in one state."""
+
+    state: State
+    commands: int
+    ball: list[str]
+    text: str
+
+
+def owed(sq: Sq, monitor: Monitor) -> list[Owed]:
+    """Who must act for the commands of a queue that are not completed, by where they are. Takes no
+    longer for many commands than for few."""
+    flight = len(sq.flight) - sq.parked
     cq = sq.cq
-    found: list[Stuck] = []
-
-    def add(state: State, ball: list[str], owed: str, lines: Sequence[int]) -> None:
-        if lines:
-            kept = list(lines)[:8]
-            found.append(Stuck(sq.id, sq.entries, state, len(lines), ball, owed, kept))
-
     full = cq is not None and cq.full
-    add("rung", *_of_rung(sq, full), list(sq.rung))
-    flight = [command.fetched for command in sq.flight.values() if not command.parked]
-    party = ["device"] if sq.from_start or not unsure else ["driver", "device", "platform"]
-    add("fetched", party, "finish it" if len(flight) == 1 else "finish them", flight)
-    if cq:
-        finished = [command.finished for command in cq.finished if command.sq is sq]
-        if full:
-            add("finished", ["driver", "platform"], "release entries of the full CQ", finished)
-        else:
-            add("finished", ["device"], "post it", finished)
-        posted = [command.finished for command in cq.posted if command.sq is sq]
-        if cq.unsignalled:
-            add("posted", ["device"], "raise the interrupt", posted)
-        else:
-            add("posted", ["driver", "platform"], "reap it, and release its entry", posted)
-    return found
+    unsure = monitor.unsure > 0 and not sq.from_start  # a completion may be another queue's
+    either: list[str] = ["driver", "platform"]
+    finished: tuple[list[str], str]
+    finished = (either, "release entries of the full CQ") if full else (["device"], "post it")
+    posted: tuple[list[str], str]
+    if cq and cq.unsignalled:
+        posted = ["device"], "raise the interrupt"
+    else:
+        posted = either, "reap it, and release its entry"
+    parts = [
+        Owed("rung", len(sq.rung), *_of_rung(sq, full)),
+        Owed(
+            "fetched",
+            flight,
+            ["driver", "device", "platform"] if unsure else ["device"],
+            "finish it" if flight == 1 else "finish them",
+        ),
+        Owed("finished", cq.finished_of[sq] if cq else 0, *finished),
+        Owed("posted", cq.posted_of[sq] if cq else 0, *posted),
+    ]
+    if monitor.shutdown:
+        text = f"reset the controller: line {monitor.shutdown} asked for its shutdown"
+        parts = [part._replace(ball=["driver"], text=text) for part in parts]
+    return [part for part in parts if part.commands]
+
+
+def _waiting(sq: Sq, monitor: Monitor) -> list[Stuck]:
+    """The same, with the lines that brought the commands there."""
+    cq = sq.cq
+    lines: dict[State, Iterable[int]] = {
+        "rung": sq.rung,
+        "fetched": (command.fetched for command in sq.flight.values() if not command.parked),
+        "finished": (command.finished for command in cq.finished if command.sq is sq) if cq else (),
+        "posted": (command.finished for command in cq.posted if command.sq is sq) if cq else (),
+    }
+    return [
+        Stuck(sq.id, sq.entries, state, count, ball, text, list(islice(lines[state], 8)))
+        for state, count, ball, text in owed(sq, monitor)
+    ]
 
 
 def _of_rung(sq: Sq, full: bool) -> tuple[list[str], str]:

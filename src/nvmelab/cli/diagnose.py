@@ -20,11 +20,10 @@ from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
 from nvmelab.report.log_page import log_page
 from nvmelab.report.recorder import Recorder
 from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
-from nvmelab.trace.events import EVENTS
+from nvmelab.trace.events import EVENTS, QEMU_PREFIX
 from nvmelab.trace.ftrace_reader import read_ftrace, told_apart
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
-from nvmelab.trace.taken import TAKEN
 
 
 @click.command(short_help="Whose fault is the hang in this log?")
@@ -155,9 +154,9 @@ def _read_capture(
     monitor.cc = 0  # a capture begins at power-on
     take = Feeder(handlers).take
     for number, ns, name, values in capture:
-        if recorder and name in TAKEN:
-            text = f"{name} {EVENTS[name].template.format(*values)}".rstrip()
-            recorder.line(text.encode(errors="replace"), ns // 1000)
+        if recorder:
+            text = f"{QEMU_PREFIX}{name} {EVENTS[name].template.format(*values)}".rstrip()
+            recorder.line(number, text.encode(errors="replace"), ns // 1000)
         take(number, name, values)
     if not capture.events:
         raise CaptureError(

@@ -109,15 +109,13 @@ def _capture_to_perfetto(capture: CaptureReader, file: TextIO, name: str) -> str
 
 def _log_to_perfetto(chunks: Iterator[bytes], file: TextIO, name: str) -> str:
     writer = PerfettoWriter(file, "standard input" if name == "-" else Path(name).name)
-    clock, lines, timed = Clock(), 0, 0
-    now = 0
+    clock, timed, now = Clock(), 0, 0
 
-    def on_line(line: bytes) -> None:
-        nonlocal now, lines, timed
-        lines += 1
+    def on_line(number: int, line: bytes) -> None:
+        nonlocal now, timed
         us = clock.read(line)
         timed += us is not None
-        now = max(now + 1, (us if us is not None else lines) * 1000)
+        now = max(now + 1, (us if us is not None else number) * 1000)
 
     def timed_handler(handle: Handler) -> Handler:
         return lambda _line, values: handle(now, values)

@@ -1,128 +1,188 @@
 """The page of a log: the verdict, a timeline of every queue, and the log to step through, event by
 event. One HTML file that needs nothing else: no network, no font, no script from outside.
 
-All text of the log is data to the page, never markup: it is packed (JSON, deflated, base64), and
-the script of the page puts it into text nodes only.
+The verdict is HTML, so that it can be read where no script runs; everything else is packed (JSON,
+deflated, base64). All text of the log is data: escaped, or put into text nodes by the script. A
+policy in the page lets no other script run, and nothing be loaded.
 """
 
 from __future__ import annotations
 
 import base64
-import html
+import hashlib
 import importlib.resources
 import zlib
+from heapq import heappop, heappush
+from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
 
-from nvmelab.check.rules import RULES
-from nvmelab.check.verdict import AFFECTED, Verdict
-from nvmelab.report.diagnosis import STATES, evidence_of, log_text, stuck_text
-from nvmelab.report.recorder import KINDS, Recorder
+from nvmelab.check.verdict import Verdict
+from nvmelab.report.diagnosis import evidence_of
+from nvmelab.report.log_lines import Line
+from nvmelab.report.log_verdict import verdict_html
+from nvmelab.report.log_words import blind_spots, heading, proof
+from nvmelab.report.markup import escape
+from nvmelab.report.recorder import KINDS, Ball, History, Recorder, Stay
 from nvmelab.spec.commands import AdminOpcode, NvmOpcode
 from nvmelab.spec.layout import OpenEnum
 from nvmelab.trace.qemu_reader import Counts
 
-_TEMPLATE = importlib.resources.files("nvmelab.report") / "templates" / "log.html"
+_TEMPLATES = importlib.resources.files("nvmelab.report") / "templates"
+_SCRIPTS = ("data", "words", "timeline", "state", "walk")
 
 
 def log_page(recorder: Recorder, verdict: Verdict, counts: Counts, *, name: str, hung: bool) -> str:
     """The page. `name` is what the user calls the log."""
-    packed = zlib.compress(
-        msgspec.json.encode(_data(recorder, verdict, counts, name, hung=hung)), 9
-    )
-    page = _TEMPLATE.read_text(encoding="utf-8")
-    before, _, after = page.partition("@DATA@")
-    title = html.escape(f"{_heading(verdict, hung=hung)[0]}: {name}")
-    return before.replace("@TITLE@", title) + base64.b64encode(packed).decode() + after
-
-
-def _data(
-    recorder: Recorder, verdict: Verdict, counts: Counts, name: str, *, hung: bool
-) -> dict[str, Any]:
-    said, why = _heading(verdict, hung=hung)
-    pattern = verdict.pattern
-    return {
+    lines = recorder.lines
+    rows = [*lines.kept, *lines.rows]
+    timed = any(row.us is not None for row in rows)
+    io = [sq for sq in recorder.monitor.sqs.values() if sq.id]
+    doorbells = not io or any(sq.most for sq in io)
+    blind = blind_spots(recorder.monitor, counts, timed=timed, doorbells=doorbells)
+    if lines.left_out:
+        blind.append(_left_out(counts.unit, lines.left_out, len(lines.kept), verdict, rows))
+    data = _data(recorder, rows, verdict, timed=timed) | {
         "name": name,
         "unit": counts.unit,
-        "verdict": verdict.verdict,
-        "said": said,
-        "why": why,
-        "rule": verdict.rule,
-        "stuck": [
-            {
-                "text": stuck_text(part, None),
-                "party": part.ball[0] if len(part.ball) == 1 else "undecided",
-                "sqid": part.sqid,
-                "evidence": part.evidence,
-            }
-            for part in verdict.stuck
-        ],
-        "findings": [
-            msgspec.to_builtins(finding) | {"says": RULES[finding.rule].text}
-            for finding in verdict.findings
-        ],
-        "pattern": (
-            {
-                "text": f"{pattern.name}: {AFFECTED}",
-                "sqid": pattern.sqid,
-                "lines": [
-                    [pattern.rung, "the tail is rung, and no request is free"],
-                    [pattern.dry, "says that no request is free"],
-                    [pattern.freed, "a request becomes free; nothing is fetched after it"],
-                    [pattern.last_rung, "the last tail that is rung"],
-                ],
-            }
-            if pattern
-            else None
-        ),
-        "notes": verdict.notes,
-        "log": log_text(counts),
-        "tried": f"{len(verdict.exercised)} of {len(RULES)} rules were tried",
-        "evidence": evidence_of(verdict),
+        "hung": hung,
+    }
+    packed = zlib.compress(msgspec.json.encode(data), 6)
+    script = "".join(_template(f"log/{name}.js") for name in _SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {
+        "TITLE": escape(f"{heading(verdict, hung=hung)}: {name}"),
+        "DIGEST": digest,
+        "STYLE": _template("log/page.css"),
+        "VERDICT": verdict_html(verdict, counts, rows, blind, name=name, hung=hung),
+        "DATA": base64.b64encode(packed).decode(),
+        "SCRIPT": script,
+    }
+    # Cut at the places first: what is put in one of them may look like another.
+    first, *rest = _template("log/page.html").split("@@")
+    page = [first]
+    for place, text in zip(rest[::2], rest[1::2], strict=True):
+        page += [parts[place], text]
+    return "".join(page)
+
+
+def _template(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _left_out(unit: str, last: int, kept: int, verdict: Verdict, rows: list[Line]) -> str:
+    here = {row.number for row in rows}
+    missing = sum(line not in here for line in evidence_of(verdict))
+    said = f"What went before: {unit}s 1 to {last:,} are left out, to keep the page small"
+    if kept:
+        said += f", but for {kept:,} that something here rests on"
+    if missing:
+        said += f"; {missing} that the verdict rests on are left out too"
+    return said + "."
+
+
+def _data(recorder: Recorder, rows: list[Line], verdict: Verdict, *, timed: bool) -> dict[str, Any]:
+    balls: dict[Ball, int] = {}
+    queues = {sqid: _history(history, balls) for sqid, history in sorted(recorder.queues.items())}
+    numbers = [row.number for row in rows]
+    return {
         "kinds": KINDS,
-        "base": recorder.base,
-        "dropped": recorder.dropped,
-        "rows": list(recorder.rows),
-        "commands": [
-            [
-                command.sq.id,
-                command.cid,
-                command.opcode,
-                *(command.rung, command.fetched, command.finished),
-                *(command.posted, command.released, int(command.parked)),
-            ]
-            for command in recorder.commands
-        ],
+        "first": recorder.lines.left_out + 1,
+        "numbers": _deltas(numbers),
+        "us": _deltas(_times(rows)) if timed else None,
+        "kind": [row.kind for row in rows],
+        "queue": [row.queues for row in rows],
+        "values": [row.values for row in rows],
+        "text": "\n".join(row.text.decode(errors="replace").strip() for row in rows),
+        "queues": queues,
+        "controller": recorder.controller,
+        "balls": list(balls),
+        "commands": _commands(recorder.stays()),
+        "marks": _marks(verdict),
+        "stuck": [part.sqid for part in verdict.stuck],
         "opcodes": [_names(AdminOpcode), _names(NvmOpcode)],
     }
 
 
+def _marks(verdict: Verdict) -> list[tuple[int, str, str]]:
+    """The lines that the verdict rests on, each with its flag: the numbers of the proof, then what
+    was found."""
+    found = {line: (str(number), text) for number, (line, text) in enumerate(proof(verdict), 1)}
+    for finding in verdict.findings:
+        for line in finding.evidence:
+            flag = "!" if finding.severity == "error" else "n"
+            found.setdefault(line, (flag, f"{finding.party}: {finding.text}"))
+    return [(line, *found[line]) for line in sorted(found)]
+
+
+def _deltas(numbers: list[int]) -> list[int]:
+    """Each less the one before it: small numbers pack well."""
+    return numbers[:1] + [after - before for before, after in pairwise(numbers)]
+
+
+def _times(rows: list[Line]) -> list[int]:
+    """Of each line. Time stands still where a line has none, or an earlier one."""
+    return list(accumulate((row.us or 0 for row in rows), max))
+
+
+def _history(history: History, balls: dict[Ball, int]) -> dict[str, tuple[list[int], list[Any]]]:
+    """The same with deltas, and numbers for who must act."""
+    return {
+        name: (
+            _deltas(lines),
+            [balls.setdefault(ball, len(balls)) for ball in values] if name == "ball" else values,
+        )
+        for name, (lines, values) in history.fields.items()
+    }
+
+
+def _commands(stays: list[Stay]) -> list[list[int]]:
+    """For each its queue, the place in the timeline's lane, how many it stands for, its CID,
+    opcode, status, SQ slot (-1 is not known), and the lines where it was rung, fetched, finished,
+    posted, released, parked, forgotten (0 is never)."""
+    stays.sort(key=_begin)
+    found = []
+    for stay, place in zip(stays, _places(stays), strict=True):
+        command = stay.command
+        told = (command.cid, command.opcode, command.status) if command else (-1, 0, 0)
+        stages = (
+            (command.fetched, command.finished, command.posted, command.released)
+            if command
+            else (0, 0, 0, 0)
+        )
+        slot = -1 if stay.slot is None else stay.slot
+        place = -1 if stay.parked and not stages[1] else place
+        found.append(
+            [
+                *(stay.sqid, place, stay.entries, *told, slot, stay.rung, *stages),
+                *(stay.parked, stay.gone),
+            ]
+        )
+    return found
+
+
+def _begin(stay: Stay) -> int:
+    return stay.rung or (stay.command.fetched if stay.command else 0)
+
+
+def _places(stays: list[Stay]) -> list[int]:
+    """For each the lowest place in the lane of its queue that is free while it stays."""
+    free: dict[int, list[int]] = {}
+    taken: dict[int, list[tuple[int, int]]] = {}
+    found = []
+    for stay in stays:
+        heap, places = taken.setdefault(stay.sqid, []), free.setdefault(stay.sqid, [])
+        while heap and heap[0][0] <= _begin(stay):
+            heappush(places, heappop(heap)[1])
+        place = heappop(places) if places else len(heap)
+        if stay.end:
+            heappush(heap, (stay.end, place))
+        else:
+            heappush(heap, (1 << 63, place))
+        found.append(place)
+    return found
+
+
 def _names(opcodes: type[OpenEnum]) -> dict[int, str]:
     return {int(opcode): opcode.label for opcode in opcodes}
-
-
-def _heading(verdict: Verdict, *, hung: bool) -> tuple[str, str]:
-    """The verdict in a few words, and in a sentence or two for somebody who never saw the log."""
-    word = verdict.verdict
-    errors = [finding for finding in verdict.findings if finding.severity == "error"]
-    if word == "clean":
-        if hung:
-            return "Nothing stands still", "Every command that was rung was completed and released."
-        return "Clean", "No rule that such a log can show is broken."
-    if verdict.stuck and hung:
-        part = next((part for part in verdict.stuck if part.ball == [word]), verdict.stuck[0])
-        who = {"undecided": "Nobody can tell who"}.get(word, f"The {word}")
-        count = f"{part.count} commands are" if part.count != 1 else "1 command is"
-        said = f"{who} holds the ball" if word != "undecided" else "Undecided: who holds the ball?"
-        if part.state not in STATES:
-            return said, part.owed
-        where = f"{count} {STATES[part.state]} on SQ {part.sqid}."
-        owed = f"What is owed: {part.owed} ({' or '.join(part.ball)})."
-        return said, f"{where} {owed}"
-    if errors:
-        return (
-            f"The {word} breaks a rule" if word != "undecided" else "Both sides break rules",
-            f"{errors[0].text[0].upper()}{errors[0].text[1:]}.",
-        )
-    return "Undecided", " ".join(verdict.notes)

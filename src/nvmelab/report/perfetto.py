@@ -148,7 +148,7 @@ class PerfettoWriter:
             self._put("C", 0, self._now, name=f"SQ {sqid}", args=counts)
 
     def _released(self, command: Command) -> None:
-        self._write(command, command.released)
+        self._write(command, command.released or self._now)
 
     def _abandon(self) -> None:
         """What has not ended is shown up to now."""

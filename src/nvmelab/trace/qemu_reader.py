@@ -106,10 +106,10 @@ class Counts:
 def read_log(
     chunks: Iterable[bytes],
     handlers: dict[str, Handler],
-    on_line: Callable[[bytes], None] | None = None,
+    on_line: Callable[[int, bytes], None] | None = None,
 ) -> Counts:
-    """Call the handler of each event that has one, in order, and `on_line` with the line before
-    that. A handler may put another one in its place."""
+    """Call the handler of each event that has one, in order, and `on_line` with every line and its
+    number, before that. A handler may put another one in its place."""
     counts = Counts()
     wanted = {
         name: (form.match, form.bases, form.largest, form.handler)
@@ -121,6 +121,8 @@ def read_log(
     number = 0
     for line in lines_of(chunks, counts):
         number += 1
+        if on_line:
+            on_line(number, line)
         at = 0 if line.startswith(b"pci_nvme_") else line.find(b"nvme_")
         if at < 0:
             continue
@@ -142,8 +144,6 @@ def read_log(
             if not known and len(counts.damaged) < 100:
                 counts.damaged.append(number)
             continue
-        if on_line:
-            on_line(line)
         handlers[handler](number, values)
     counts.lines = number
     counts.events = events

@@ -1,0 +1,163 @@
+"""The head of the page of a log: the verdict, the lines that prove it, and what could not be seen.
+
+Links go to `#line=N`, which the script of the page follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nvmelab.check.rule import Finding
+from nvmelab.check.rules import RULES
+from nvmelab.check.verdict import Verdict
+from nvmelab.report.diagnosis import log_text
+from nvmelab.report.log_lines import Line
+from nvmelab.report.log_words import GLOSSARY, commands, heading, known_bug, next_steps, proof
+from nvmelab.report.markup import escape, tag
+from nvmelab.trace.qemu_reader import Counts
+
+_SHOWN = 2
+"""Findings that are shown at once; the others are folded away."""
+_STEPS, _STEPS_KNOWN = 3, 6
+"""Lines of a proof that are shown, and of one that a known bug puts in order."""
+_FOLDED = 200
+
+
+def verdict_html(
+    verdict: Verdict,
+    counts: Counts,
+    rows: Sequence[Line],
+    blind: Sequence[str],
+    *,
+    name: str,
+    hung: bool,
+) -> str:
+    """All of it. `rows` are the lines that the page has."""
+    texts = {row.number: row.text for row in rows}
+    head = _Head(counts.unit, texts)
+    title = tag(
+        "h1",
+        tag("span", escape(verdict.verdict), class_=f"badge {verdict.verdict}"),
+        escape(f" {heading(verdict, hung=hung)} "),
+        tag("small", escape(name)),
+    )
+    columns = [column for column in (head.proof(verdict), head.owed(verdict, hung=hung)) if column]
+    return title + tag("div", *columns, class_="columns") + head.folded(verdict, counts, blind)
+
+
+class _Head:
+    def __init__(self, unit: str, texts: dict[int, bytes]) -> None:
+        self._unit = unit
+        self._texts = texts
+
+    def link(self, line: int) -> str:
+        """To a line, if the page has it."""
+        words = f"{self._unit} {line}"
+        if line not in self._texts:
+            return tag("span", escape(words), class_="gone", title="left out of this page")
+        return tag("a", escape(words), href=f"#line={line}")
+
+    def links(self, lines: Iterable[int]) -> str:
+        return ", ".join(self.link(line) for line in sorted(set(lines)))
+
+    def proof(self, verdict: Verdict) -> str:
+        """The lines of a hang as a list, or the findings."""
+        steps = proof(verdict)
+        errors = [finding for finding in verdict.findings if finding.severity == "error"]
+        items = [
+            tag("li", self.link(line), " ", escape(text), self._quoted(line))
+            for line, text in steps[: _STEPS_KNOWN if verdict.pattern else _STEPS]
+        ]
+        parts = []
+        if items:
+            title = "How it came about" if verdict.pattern else "Where it stands"
+            parts.append(tag("h2", title) + tag("ol", *items, class_="proof"))
+        if errors:
+            parts.append(tag("h2", "Rules that were broken"))
+            parts.append(tag("ul", *map(self._finding, errors[:_SHOWN]), class_="findings"))
+        return tag("div", *parts) if parts else ""
+
+    def _quoted(self, line: int) -> str:
+        text = self._texts.get(line)
+        if text is None:
+            return ""
+        return tag("code", escape(_event_of(text)))
+
+    def _finding(self, finding: Finding) -> str:
+        return tag(
+            "li",
+            tag("b", escape(finding.party), class_=finding.party),
+            escape(f": {finding.text} "),
+            f"({self.links(finding.evidence)}). ",
+            tag("span", escape(f"Rule {finding.rule}: "), escape(RULES[finding.rule].text)),
+            escape(f" ({finding.ref})"),
+            class_=finding.severity,
+        )
+
+    def owed(self, verdict: Verdict, *, hung: bool) -> str:
+        """What should happen next, the rule, the known bug."""
+        rows = [
+            (
+                "Next",
+                escape(said + " ")
+                + tag("b", escape(" or ".join(part.ball)), class_=_party(part.ball))
+                + escape(f": {part.owed}. ")
+                + f"({self.links(part.evidence)}{', …' * (part.count > len(part.evidence))})",
+            )
+            for part, said in next_steps(verdict)
+        ]
+        if not hung and verdict.in_flight:
+            one = verdict.in_flight == 1
+            text = f"{commands(verdict.in_flight)} {'is' if one else 'are'} under way where it ends"
+            rows.append(("Under way", escape(text + ". If it hangs here, say so with --hung.")))
+        if verdict.rule:
+            rows.append(("Rule", escape(verdict.rule)))
+        if verdict.pattern:
+            rows.append(("Known bug", escape(known_bug(verdict))))
+        rows += [("Hint", escape(f"{note[0].upper()}{note[1:]}.")) for note in verdict.notes]
+        if not rows:
+            tried = f"{len(verdict.exercised)} of {len(RULES)} rules were tried, and none is broken"
+            rows.append(("Rules", escape(tried)))
+        return tag("dl", *(tag("dt", escape(term)) + tag("dd", text) for term, text in rows))
+
+    def folded(self, verdict: Verdict, counts: Counts, blind: Sequence[str]) -> str:
+        """What not everybody needs."""
+        errors = [finding for finding in verdict.findings if finding.severity == "error"]
+        notes = [finding for finding in verdict.findings if finding.severity != "error"]
+        found = ""
+        for title, findings in (("more findings", errors[_SHOWN:]), ("notes", notes)):
+            if findings:
+                items = "".join(map(self._finding, findings[:_FOLDED]))
+                found += _details(f"{len(findings)} {title}", tag("ul", items, class_="findings"))
+        unseen = tag("ul", *(tag("li", escape(text)) for text in blind))
+        words = "".join(
+            tag("dt", escape(word)) + tag("dd", escape(text)) for word, text in GLOSSARY
+        )
+        untried = [name for name in RULES if name not in verdict.exercised]
+        tried = tag("p", escape(f"Tried: {', '.join(verdict.exercised) or 'none'}.")) + tag(
+            "p", escape(f"Not tried, as nothing here could break them: {', '.join(untried)}.")
+        )
+        return tag(
+            "div",
+            found,
+            _details("What this log cannot show", unseen),
+            _details(f"Rules: {len(verdict.exercised)} of {len(RULES)} tried", tried),
+            _details("Words", tag("dl", words)),
+            tag("span", escape(log_text(counts)), class_="soft"),
+            class_="folded",
+        )
+
+
+def _details(title: str, content: str) -> str:
+    return tag("details", tag("summary", escape(title)), tag("div", content))
+
+
+def _party(ball: Sequence[str]) -> str:
+    return ball[0] if len(ball) == 1 else "undecided"
+
+
+def _event_of(text: bytes) -> str:
+    """A line without what stands before its event."""
+    at = text.find(b"nvme_")
+    at -= 4 * (text[at - 4 : at] == b"pci_")
+    return text[max(at, 0) :].decode(errors="replace").strip()

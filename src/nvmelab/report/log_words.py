@@ -1,0 +1,167 @@
+"""A verdict in the words of the page of a log: for somebody who never saw the log."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nvmelab.check.monitor import Monitor
+from nvmelab.check.verdict import AFFECTED, Stuck, Verdict
+from nvmelab.trace.qemu_reader import Counts
+
+
+class Proof(NamedTuple):
+    """A line that a verdict rests on, and what it says."""
+
+    line: int
+    text: str
+
+
+def commands(count: int) -> str:
+    return "1 command" if count == 1 else f"{count:,} commands"
+
+
+def heading(verdict: Verdict, *, hung: bool) -> str:
+    """The verdict in one sentence."""
+    word = verdict.verdict
+    errors = [finding for finding in verdict.findings if finding.severity == "error"]
+    if word == "clean":
+        return "Nothing stands still here" if hung else "Nothing is wrong that this log can show"
+    if verdict.stuck and word != "undecided":
+        mine = [part for part in verdict.stuck if part.ball == [word]]
+        return _stopped(word, mine[0] if mine else verdict.stuck[0])
+    if verdict.stuck:
+        return "It stands still, and this log does not show whose fault that is"
+    if errors and word != "undecided":
+        return f"The {word} breaks the rules: {errors[0].text}"
+    if errors:
+        return "Both sides break the rules"
+    if verdict.pattern:
+        return "This may be a hang, or the log just ends here"
+    return "This log does not decide it"
+
+
+def _stopped(word: str, part: Stuck) -> str:
+    where = f"{commands(part.count)} of SQ {part.sqid}"
+    if word == "device":
+        said = {
+            "rung": f"stopped fetching: it was told of {where} and never took them",
+            "fetched": f"never finished {where} that it took",
+            "finished": f"never posted the completion of {where}",
+            "posted": f"never raised the interrupt for {where} that it completed",
+            "ready": "did not become ready, or did not stop, as it was told",
+            "shutdown": "never completed its shutdown",
+        }[part.state]
+        if part.count == 1:
+            said = said.replace("took them", "took it")
+        return f"The device {said}"
+    if word == "driver" and part.state == "rung":
+        return f"The driver must act before {where} can be fetched"
+    if word == "driver":
+        return f"The driver never took the completion of {where}"
+    return f"Something between driver and device was lost: {where} wait"
+
+
+def next_steps(verdict: Verdict) -> list[tuple[Stuck, str]]:
+    """What should happen next and by whom, for each part of what stands still."""
+    waits = {
+        "rung": "told to the device by the tail doorbell, and never fetched",
+        "fetched": "fetched by the device, and never finished",
+        "finished": "finished, and never posted to the completion queue",
+        "posted": "posted to the completion queue, and never released by the driver",
+        "ready": "CSTS.RDY does not say what CC.EN asked for",
+        "shutdown": "CSTS.SHST never says that the shutdown is complete",
+    }
+    said = []
+    for part in verdict.stuck:
+        if part.state in ("ready", "shutdown"):
+            said.append((part, f"The controller: {waits[part.state]}."))
+            continue
+        size = f" ({part.entries} entries)" if part.entries else ""
+        said.append((part, f"SQ {part.sqid}{size}: {commands(part.count)} {waits[part.state]}."))
+    return said
+
+
+def proof(verdict: Verdict) -> list[Proof]:
+    """The lines that prove a hang, in order: how it came about if that is known, and where what
+    waits has been since."""
+    found: dict[int, str] = {}
+    pattern = verdict.pattern
+    if pattern:
+        full = "; at that moment the device has no free request"
+        dry = pattern.dry == pattern.rung
+        found[pattern.rung] = f"the driver rings the tail of SQ {pattern.sqid}" + full * dry
+        if not dry:
+            found[pattern.dry] = "the device has no free request for it, and stops fetching"
+        found[pattern.freed] = "a request becomes free, and the device does not look again"
+        if pattern.last_rung > pattern.freed:
+            found[pattern.last_rung] = "the last tail that is rung: nothing is fetched any more"
+    says = {
+        "rung": "the driver rings the tail: what it told of here still waits",
+        "fetched": "the device fetches a command that it never finishes",
+        "finished": "a command is finished, and its completion is never posted",
+        "posted": "a command is finished, and its completion is never released",
+        "ready": "CC.EN is written",
+        "shutdown": "a shutdown is asked for",
+    }
+    for part in verdict.stuck:
+        for line in part.evidence:
+            found.setdefault(line, says[part.state])
+    return [Proof(line, found[line]) for line in sorted(found)]
+
+
+def known_bug(verdict: Verdict) -> str:
+    return f"{verdict.pattern.name}: {AFFECTED}" if verdict.pattern else ""
+
+
+def blind_spots(monitor: Monitor, counts: Counts, *, timed: bool, doorbells: bool) -> list[str]:
+    """What this source could not show, so that nobody looks for it. `doorbells`: it has some of
+    I/O queues."""
+    said = []
+    if not monitor.exact:
+        said.append(
+            "Completion queue entries: such a log has no line for them. Phase tags and the SQ head "
+            "that a completion told the driver (SQHD) are not known, and that an entry was posted "
+            "is known from the interrupt or the head doorbell behind it."
+        )
+        said.append(
+            "What the driver reads, and whether an interrupt reached it; and of an entry of a "
+            "submission queue, which command it is, before it is fetched."
+        )
+    else:
+        said.append("Whether an interrupt reached the driver, and what it has read.")
+    queues = monitor.sqs.values()
+    if any(not sq.from_start for sq in queues):
+        said.append("What was before: it begins in the middle, after queues were created.")
+    if any(sq.entries is None for sq in queues):
+        said.append("How large the queues are; if you know it, give --sq-entries.")
+    if monitor.shadows:
+        said.append("Entries that were stored in the shadow doorbells, until the device looks.")
+    if not doorbells:
+        said.append("Doorbells of I/O queues: there is none, as with ioeventfd=on.")
+    if not timed:
+        said.append("Times: it has none, so the timeline is by lines (QEMU: -msg timestamp=on).")
+    if counts.damaged:
+        first = counts.damaged[0]
+        said.append(f"What {len(counts.damaged)} damaged lines said, the first being line {first}.")
+    if counts.cut:
+        said.append(f"Its end: {counts.cut}.")
+    return said
+
+
+GLOSSARY = (
+    ("SQ, CQ", "submission and completion queue: rings in memory. The driver fills an SQ and the "
+     "device empties it; the device fills a CQ and the driver empties it."),
+    ("tail, head", "where a ring is filled next, and where it is emptied next."),
+    ("ring", "to write a doorbell, a register of the device: the tail of an SQ (new commands are "
+     "there), or the head of a CQ (these completions were taken)."),
+    ("fetch", "the device reads an entry of an SQ, at its head."),
+    ("request", "what a device keeps a command in while it works on it; QEMU's has one for each "
+     "entry of the SQ."),
+    ("finish, post, release", "the work of a command is done; its completion is written to the CQ; "
+     "the driver has taken it and says so by the head doorbell."),
+    ("CID", "the number that the driver gives to a command."),
+    ("SQHD, phase", "what a completion says besides: how far the SQ is consumed, and a bit that "
+     "tells new entries of the CQ from old ones."),
+    ("who must act", "for each command, the party without which it does not go on: the ball."),
+)  # fmt: skip
+"""Words of the page."""

@@ -1,0 +1,150 @@
+// The state of one queue pair after a line: the rings, what the device has, who must act, and what
+// either side can know.
+
+const SLOTS = 64;
+
+function make(tag, cls, ...children) {
+  const element = document.createElement(tag);
+  if (cls) element.className = cls;
+  element.append(...children.map((child) => (child instanceof Node ? child : String(child))));
+  return element;
+}
+
+const known = (value) => (value === null || value === undefined ? "not known" : value);
+
+// The slots to draw: all of them, or those around the pointers.
+function slotsOf(size, pointers) {
+  if (size <= SLOTS) return [...Array(size).keys()];
+  const near = new Set(), each = Math.floor(SLOTS / Math.max(1, pointers.length));
+  for (const pointer of pointers) for (let i = -4; i < each - 4; i++) near.add((pointer + i + size) % size);
+  return [...near].sort((a, b) => a - b);
+}
+
+function drawRing(id, size, pointers, slotAt) {
+  const box = $(id), marks = pointers.filter(([, at]) => at !== null && at !== undefined);
+  box.replaceChildren();
+  box.classList.toggle("many", size > 12);
+  let before = -1;
+  for (const slot of slotsOf(size, marks.map(([, at]) => at))) {
+    if (slot > before + 1) box.append(make("li", "gap", `${slot - before - 1} more`));
+    before = slot;
+    const { text, state, title } = slotAt(slot), here = marks.filter(([, at]) => at === slot).map(([name]) => name);
+    const item = make("li", "slot " + state, make("i", "", slot), make("b", "", text), make("em", "", state));
+    if (here.length) item.append(make("u", "", here.length > 1 ? "both" : here[0]));
+    item.title = `slot ${slot}: ${title}` + (here.length ? `; the ${here.join(" and the ")} is here` : "");
+    item.setAttribute("aria-label", item.title);
+    box.append(item);
+  }
+  if (size > before + 1) box.append(make("li", "gap", `${size - before - 1} more`));
+}
+
+// The sizes of queues whose creation is not in the log are what their pointers need.
+function drawSq(s) {
+  const size = s.entries;
+  $("sq-name").textContent = `SQ ${s.sqid}` + (size ? `, ${size} entries` : ", size not known");
+  $("sq-say").textContent = `tail ${known(s.tail)}, head ${known(s.head)}: ${s.rung} rung and not fetched`;
+  if (!size || s.tail === null) return $("sq").replaceChildren(make("li", "soft", size ? "where its entries stand is not known yet"
+    : "its size is not in this log (--sq-entries)"));
+  const first = (s.tail - s.rung + size) % size, inside = new Map();
+  for (const stage of ["fetched", "finished", "posted"]) {
+    for (const command of s.commands[stage]) if (command.slot >= 0) inside.set(command.slot, [stage, command]);
+  }
+  drawRing("sq", size, [["head", s.head], ["tail", s.tail]], (slot) => {
+    const place = (slot - first + size) % size;
+    if (place < s.rung) return { text: cidOfRung(s, place), state: "rung", title: "the device must fetch it; it waits since "
+      + lineOf(rungAt(s, place)?.rung || s.line) };
+    const [stage, command] = inside.get(slot) || [];
+    if (stage === "fetched") return { text: nameOf(command), state: "fetched", title: `the device took CID ${nameOf(command)} from here, and works on it` };
+    if (size && s.told !== null && s.told !== undefined && (slot - s.told + size) % size < (s.head - s.told + size) % size) {
+      return { text: command ? nameOf(command) : "", state: "taken", title: "the device took it; no completion has told the driver yet" };
+    }
+    return { text: "", state: "free", title: "the driver may fill it" };
+  });
+}
+
+// Entries that are rung, in order. Which command it is shows only once it is fetched.
+function rungAt(s, place) {
+  for (const command of s.commands.rung) {
+    if (place < command.entries) return command;
+    place -= command.entries;
+  }
+  return null;
+}
+const cidOfRung = (s, place) => { const command = rungAt(s, place); return command ? nameOf(command) : "?"; };
+
+function drawCq(s) {
+  const size = s.cq_entries, posted = postedTo(s), tail = s.cq_tail ?? (size && s.cq_head !== null ? (s.cq_head + posted.length) % size : null);
+  $("cq-name").textContent = `CQ ${s.cq}` + (size ? `, ${size} entries` : ", size not known");
+  $("cq-say").textContent = `head ${known(s.cq_head)}: ${posted.length} posted and not released` + (s.phase === null ? "" : `; next phase ${s.phase}`);
+  if (!size || s.cq_head === null) return $("cq").replaceChildren(make("li", "soft", posted.length ? "posted, but where is not known: "
+    + posted.slice(0, 12).map(nameOf).join(", ") : "nothing is known to be posted"));
+  drawRing("cq", size, [["head", s.cq_head], ["tail", tail]], (slot) => {
+    const command = posted[(slot - s.cq_head + size) % size];
+    return command ? { text: nameOf(command), state: "posted", title: `completion of CID ${nameOf(command)}: the driver must take it, and release it by the head doorbell` }
+      : { text: "", state: "free", title: "the device may post to it" };
+  });
+}
+
+function drawDevice(s) {
+  const { fetched, finished, parked } = s.commands, shown = [...fetched.map((c) => [c, "fetched"]), ...finished.map((c) => [c, "finished"]), ...parked.map((c) => [c, "parked"])];
+  const chips = shown.slice(0, 24).map(([command, stage]) => {
+    const chip = make("span", "chip " + stage, `${nameOf(command)} ${opcodeOf(command.sqid, command.opcode)}, ${stage}`);
+    chip.title = storyOf(command);
+    return chip;
+  });
+  if (shown.length > 24) chips.push(make("span", "soft", `and ${shown.length - 24} more`));
+  $("flight").replaceChildren(...(chips.length ? chips : [make("span", "soft", "nothing")]));
+  let say = `${fetched.length} being carried out, ${finished.length} finished and not posted`;
+  if (s.entries && s.from_start) say += `; ${Math.max(0, s.entries - s.taken)} of ${s.entries} requests free, if it has one for each entry`;
+  $("flight-say").textContent = say;
+}
+
+function drawBall(s, end) {
+  const parts = s.ball.map(([state, parties, owed]) => {
+    const count = state === "rung" ? s.rung : s.commands[state].reduce((sum, c) => sum + c.entries, 0);
+    const party = parties.length === 1 ? parties[0] : "undecided";
+    return make("p", "", make("b", party, parties.join(" or ")), `: ${owed} (${counted(count, "command")} ${state})`);
+  });
+  const texts = valueAt(data.controller, s.line) || [];
+  parts.push(...texts.map((text) => make("p", "", "The controller: " + text)));
+  const still = end && data.hung && data.stuck.length > 0;
+  $("ball").className = "ball" + (still ? " end" : "");
+  $("ball").replaceChildren(make("h2", "", still ? "It stood still here. Who must act" : "Who must act now"),
+    ...(parts.length ? parts : [make("p", "soft", "Nobody: no command is outstanding on this queue.")]));
+}
+
+function drawKnowledge(s) {
+  const list = (id, items) => $(id).replaceChildren(...items.filter(Boolean).map((text) => make("li", "", text)));
+  const { fetched, finished, posted } = s.commands;
+  list("knows-driver", [
+    `Its tail: ${known(s.tail)}; it waits for ${counted(s.rung + fetched.length + finished.length + posted.length, "command")}.`,
+    s.told === null ? "What completions told of the SQ head (SQHD) does not show here." : `SQHD ${s.told} is the last that a completion said: what is before it is consumed.`,
+    `It has released ${s.from_start ? counted(s.released, "completion") + ", up to" : "completions up to"} head ${known(s.cq_head)}.`,
+    s.interrupt ? `Last interrupt: ${lineOf(s.interrupt)}.` : "No interrupt yet.",
+    posted.length && `${counted(posted.length, "completion waits", "completions wait")} for it` + (s.owes_interrupt ? ", and no interrupt says so." : "."),
+  ]);
+  const room = s.cq_entries ? s.cq_entries - 1 - postedTo(s).length : null;
+  list("knows-device", [
+    `Doorbells: tail ${known(s.tail)}, head ${known(s.cq_head)}.`,
+    `Its head of the SQ: ${known(s.head)}, so ${counted(s.rung, "entry", "entries")} to fetch.`,
+    `${counted(fetched.length + finished.length, "command")} to complete` + (room === null ? "." : `, room for ${counted(Math.max(0, room), "completion")} in the CQ.`),
+  ]);
+}
+
+function drawState() {
+  const row = walk.at, line = rows.number[row], s = hasState(row) ? stateAt(walk.queue, line) : null, [who, text] = say(row);
+  const when = rows.us ? `, ${timeOf(rows.us[row])}` : "";
+  $("now").replaceChildren(make("span", "soft", `${lineOf(line)}${when}: `), make("b", who, who), who ? " " : "", text);
+  $("missing").hidden = Boolean(s);
+  for (const part of document.querySelectorAll(".part")) part.hidden = !s;
+  if (!s) {
+    const name = `SQ ${walk.queue}`;
+    $("missing").textContent = !hasState(row) ? "The state at this line is left out of this page." : `There is no ${name} at this point.`;
+    return;
+  }
+  drawSq(s);
+  drawCq(s);
+  drawDevice(s);
+  drawBall(s, row >= walk.lastEvent);
+  drawKnowledge(s);
+}

@@ -1,0 +1,70 @@
+// Events and commands in words.
+
+const hex = (value) => "0x" + value.toString(16);
+const counted = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many || one + "s"}`;
+const opcodeOf = (sqid, code) => data.opcodes[sqid ? 1 : 0][code] || "opcode " + hex(code);
+const lineOf = (number) => `${data.unit} ${number.toLocaleString("en")}`;
+
+function timeOf(us) {
+  if (us < 1000) return us + " us";
+  return us < 1e6 ? (us / 1e3).toFixed(2) + " ms" : (us / 1e6).toFixed(3) + " s";
+}
+
+// Who does it, and what.
+const SAID = {
+  mmio_doorbell_sq: (v) => ["driver", `rings the tail of SQ ${v[0]}: ${v[1]}`],
+  mmio_doorbell_cq: (v) => ["driver", `rings the head of CQ ${v[0]}: ${v[1]}`],
+  update_sq_tail: (v) => ["device", `reads the shadow tail of SQ ${v[0]}: ${v[1]}`],
+  update_cq_head: (v) => ["device", `reads the shadow head of CQ ${v[0]}: ${v[1]}`],
+  sqe: (v) => ["device", `reads the entry in slot ${v[1]} of SQ ${v[0]}`],
+  command: (v) => ["device", `fetches CID ${hex(v[0])} (${opcodeOf(v[1], v[2])}) from SQ ${v[1]}`],
+  finished: (v) => ["device", `finishes CID ${hex(v[0])}, for CQ ${v[1]}` + (v[2] ? `, with status ${hex(v[2])}` : "")],
+  cqe: (v) => ["device", `posts CID ${hex(v[6])} to slot ${v[1]} of CQ ${v[0]}: SQHD ${v[4]}, phase ${v[7]}` +
+    (v[8] ? `, status ${hex(v[8])}` : "")],
+  msix: (v) => ["device", `raises interrupt vector ${v[0]}`],
+  interrupt: () => ["device", "has posted, to a queue without MSI-X or without interrupts"],
+  parked: (v) => ["device", `keeps the Asynchronous Event Request CID ${hex(v[0])} until there is an event`],
+  create_sq: (v) => ["driver", `asks for SQ ${v[1]} of ${v[3] + 1} entries, on CQ ${v[2]}`],
+  create_cq: (v) => ["driver", `asks for CQ ${v[1]} of ${v[3] + 1} entries, vector ${v[2]}`],
+  del_sq: (v) => ["driver", `deletes SQ ${v[0]}`],
+  del_cq: (v) => ["driver", `deletes CQ ${v[0]}`],
+  started: () => ["device", "is enabled"],
+  start_failed: () => ["device", "cannot be enabled"],
+  stopped: () => ["driver", "resets the controller: all queues are gone"],
+  reset: () => ["platform", "resets the function: all queues are gone"],
+  cc: (v) => ["driver", `writes CC: ${hex(v[0])}`],
+  csts: (v) => ["device", `says CSTS ${hex(v[0])}`],
+  shutdown_set: () => ["driver", "asks for a shutdown"],
+  shutdown_cleared: () => ["driver", "takes its request for a shutdown back"],
+  err_cfs: () => ["device", "has failed (CSTS.CFS)"],
+  dbbuf_config: () => ["driver", "asks for shadow doorbells"],
+  fetched_to: (v) => ["device", `moves its head to ${v[0]}`],
+  fetching_ends: (v) => ["device", v[1] && !v[0] ? "stops fetching: there are entries, and no request is free"
+    : "stops fetching: the queue is empty"],
+  pool_after_fetch: (v) => ["device", v[0] ? "has no free request after this fetch" : "has free requests after this fetch"],
+  pool_at_post: (v) => ["device", v[0] ? "posts; no request is free" : "posts; now a request is free"],
+  ub_db_wr_invalid_sq: (v) => ["driver", `rings the tail of SQ ${v[0]}, which is none`],
+  ub_db_wr_invalid_cq: (v) => ["driver", `rings the head of CQ ${v[0]}, which is none`],
+  ub_db_wr_invalid_sqtail: (v) => ["driver", `rings tail ${v[1]} of SQ ${v[0]}, which cannot be`],
+  ub_db_wr_invalid_cqhead: (v) => ["driver", `rings head ${v[1]} of CQ ${v[0]}, which cannot be`],
+};
+
+function say(row) {
+  const kind = kindOf(row);
+  if (!kind) return ["", rows.kind[row] === -1 ? "tells nothing of a queue" : "is no line of the nvme device"];
+  return SAID[kind] ? SAID[kind](rows.values[row]) : ["", kind.replaceAll("_", " ")];
+}
+
+const nameOf = (command) => (command.cid < 0 ? "?" : hex(command.cid));
+
+// A command with its stages, in a line.
+function storyOf(command) {
+  const what = command.cid < 0 ? counted(command.entries, "entry", "entries") + " of SQ " + command.sqid
+    : `SQ ${command.sqid} CID ${hex(command.cid)} (${opcodeOf(command.sqid, command.opcode)})`;
+  const stages = [...STAGES, "released"].filter((stage) => command[stage]).map((stage) => `${stage} ${command[stage]}`);
+  if (command.gone) stages.push(`forgotten ${command.gone}`);
+  const next = { rung: "fetched", fetched: "finished", finished: "posted", posted: "released" };
+  const last = [...STAGES].reverse().find((stage) => command[stage]);
+  if (command.end === Infinity) stages.push("never " + next[last]);
+  return `${what}: ${data.unit}s: ${stages.join(", ")}` + (command.status ? `; status ${hex(command.status)}` : "");
+}

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from nvmelab.pair import Pair, workload
+from nvmelab.trace.capture import CaptureFile, Served
 from tests.check.test_diagnosis import DATA, HANG, SOUND
 from tests.cli.conftest import Invoke, error_of
+from tests.report.test_log_page import data_in
 
 EXCERPT = str(DATA / "issue-2388-excerpt.log")
 
@@ -102,6 +105,20 @@ def test_what_linuxs_own_trace_cannot_have(nvmelab: Invoke, tmp_path: Path) -> N
         "".join(f"{ln}\n" for ln in LINUX.read_text().splitlines() if "setup_cmd" not in ln)
     )
     assert "has no nvme_setup_cmd; record all" in error_of(nvmelab("diagnose", str(half)), 2)
+
+
+def test_a_page_of_a_capture(nvmelab: Invoke, tmp_path: Path) -> None:
+    page, capture = tmp_path / "run.html", tmp_path / "run.capture"
+    file = CaptureFile(str(capture), Served("disk.img", "pair", 64))
+    file.open()
+    pair = Pair()
+    pair.device.trace = file.emit
+    workload(pair.driver)
+    file.close()
+    assert nvmelab("diagnose", str(capture), "--html", str(page)).exit_code == 0
+    data = data_in(page.read_text())
+    assert (data["unit"], data["first"], data["us"] is None) == ("event", 1, False)
+    assert data["text"].count("pci_nvme_cqe cqid 1 slot 0") > 1
 
 
 @pytest.mark.parametrize(

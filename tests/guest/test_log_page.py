@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from nvmelab.pair import Pair, workload
+from nvmelab.trace.qemu_log import QemuLogWriter
 from tests.browser import Browser
 from tests.check.scrambled import scrambled
 from tests.check.test_diagnosis import EXCERPT, HANG, SOUND
@@ -27,6 +30,15 @@ OURS = (
     + "pci_nvme_cqe cqid 1 slot 1 dw0 0x0 dw1 0x0 sqhd 2 sqid 1 cid 7 phase 1 status 0x0\n"
 ).encode()  # fmt: skip
 """What our own device shows: the entries of both queues."""
+
+
+def of_a_pair() -> bytes:
+    """The log of our driver on our device: resets, shadow doorbells, several queues."""
+    pair, lines = Pair(), io.StringIO()
+    writer = QemuLogWriter(lines)
+    pair.device.trace = lambda name, *values: writer(name, values)
+    workload(pair.driver)
+    return lines.getvalue().encode()
 
 
 @pytest.fixture
@@ -74,6 +86,7 @@ LOGS = {
     "sound": (SOUND, None),
     "ours": (OURS, None),
     "rounds": ((START + rounds(30)).encode(), None),
+    "pair": (of_a_pair(), None),
     **{f"scrambled-{seed}": (scrambled(seed), None) for seed in range(12)},
 }
 

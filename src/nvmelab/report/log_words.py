@@ -91,7 +91,9 @@ def proof(verdict: Verdict) -> list[Proof]:
         dry = pattern.dry == pattern.rung
         found[pattern.rung] = f"the driver rings the tail of SQ {pattern.sqid}" + full * dry
         if not dry:
-            found[pattern.dry] = "the device has no free request for it, and stops fetching"
+            found[pattern.dry] = (
+                "the device has no free request (each command needs one), and stops fetching"
+            )
         found[pattern.freed] = "a request becomes free, and the device does not look again"
         if pattern.last_rung > pattern.freed:
             found[pattern.last_rung] = "the last tail that is rung: nothing is fetched any more"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import msgspec
@@ -329,6 +329,9 @@ class Recorder:
             return False
         if sq.dry and line.number in (*sq.dry, sq.freed):
             return True
+        if KINDS[line.kind] == "finished" and sq.cq:
+            oldest = (*islice(sq.cq.finished, 64), *islice(sq.cq.posted, 64))
+            return any(command.finished == line.number for command in oldest)
         if KINDS[line.kind] == "command":
             command = sq.flight.get(line.values[0])
             return command is not None and command.fetched == line.number and not command.parked

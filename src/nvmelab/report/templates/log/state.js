@@ -24,6 +24,7 @@ function drawRing(id, size, pointers, slotAt) {
   const box = $(id), marks = pointers.filter(([, at]) => at !== null && at !== undefined);
   box.replaceChildren();
   box.classList.toggle("many", size > 12);
+  box.classList.toggle("huge", size > 999);
   let before = -1;
   for (const slot of slotsOf(size, marks.map(([, at]) => at))) {
     if (slot > before + 1) box.append(make("li", "gap", `${slot - before - 1} more`));
@@ -42,7 +43,9 @@ function drawRing(id, size, pointers, slotAt) {
 function drawSq(s) {
   const size = s.entries;
   $("sq-name").textContent = `SQ ${s.sqid}` + (size ? `, ${size} entries` : ", size not known");
-  $("sq-say").textContent = `tail ${known(s.tail)}, head ${known(s.head)}: ${s.rung} rung and not fetched`;
+  const untold = size && s.told !== null ? (s.head - s.told + size) % size : 0;
+  $("sq-say").textContent = `tail ${known(s.tail)}, head ${known(s.head)}: ${s.rung} rung and not fetched`
+    + (untold ? `, ${untold} taken and not told of` : "");
   if (!size || s.tail === null) return $("sq").replaceChildren(make("li", "soft", size ? "where its entries stand is not known yet"
     : "its size is not in this log (--sq-entries)"));
   const first = (s.tail - s.rung + size) % size, inside = new Map();
@@ -54,8 +57,11 @@ function drawSq(s) {
     if (place < s.rung) return { text: cidOfRung(s, place), state: "rung", title: "the device must fetch it; it waits since "
       + lineOf(rungAt(s, place)?.rung || s.line) };
     const [stage, command] = inside.get(slot) || [];
-    if (stage === "fetched") return { text: nameOf(command), state: "fetched", title: `the device took CID ${nameOf(command)} from here, and works on it` };
-    if (size && s.told !== null && s.told !== undefined && (slot - s.told + size) % size < (s.head - s.told + size) % size) {
+    if (stage === "fetched") {
+      const title = `the device took CID ${nameOf(command)} from here, and works on it`;
+      return { text: nameOf(command), state: "fetched", title };
+    }
+    if (untold && (slot - s.told + size) % size < untold) {
       return { text: command ? nameOf(command) : "", state: "taken", title: "the device took it; no completion has told the driver yet" };
     }
     return { text: "", state: "free", title: "the driver may fill it" };

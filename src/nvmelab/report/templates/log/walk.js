@@ -202,6 +202,7 @@ async function main() {
   for (let row = 0; row < rows.count; row++) if (isEvent(row)) walk.lastEvent = row;
   for (const sqid of lanes.keys()) $("queue").append(new Option(`SQ ${sqid}`, sqid));
   $("rows-room").style.height = rows.count * ROW + "px";
+  $("jump-unit").textContent = data.unit;
   $("mark").disabled = !marks.size;
   $("axis").textContent = rows.us ? "across: time" : `across: ${data.unit}s`;
   for (const [line, label, text] of data.marks.filter(([line]) => line >= data.first)) {

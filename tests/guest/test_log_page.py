@@ -145,7 +145,7 @@ def test_keys_walk_through_the_log(browser: Browser, tmp_path: Path) -> None:
         seen.append(line(browser))
     assert seen == [1, 2, 3, 4, 9, 4, 3]
     browser.press("ArrowRight")
-    assert text(browser, "now") == "line 4: device fetches CID 0x4 (write) from SQ 1"
+    assert text(browser, "now") == "line 4: device fetches CID 4, write, from SQ 1"
     seen = []
     for key in ("p", "p", "P", "]", "[", "End", "p"):
         browser.press(key)
@@ -250,7 +250,7 @@ def test_a_click_into_a_lane_goes_there(browser: Browser, tmp_path: Path) -> Non
 
 def test_what_our_own_device_shows_is_shown(browser: Browser, tmp_path: Path) -> None:
     show(browser, tmp_path, OURS, f"#line={STARTED + 6}", hung=True)
-    assert "posts CID 0x8 to slot 0 of CQ 1: SQHD 2, phase 1" in text(browser, "now")
+    assert "posts CID 8 to slot 0 of CQ 1: SQHD 2, phase 1" in text(browser, "now")
     assert "next phase 1" in text(browser, "cq-say")
     assert "SQHD 2 is the last that a completion said" in text(browser, "knows-driver")
     assert "no interrupt says so" in text(browser, "knows-driver")

@@ -195,33 +195,31 @@ class Owed(NamedTuple):
 def owed(sq: Sq, monitor: Monitor) -> list[Owed]:
     """Who must act for the commands of a queue that are not completed, by where they are. Takes no
     longer for many commands than for few."""
-    flight = len(sq.flight) - sq.parked
     cq = sq.cq
     full = cq is not None and cq.full
-    unsure = monitor.unsure > 0 and not sq.from_start  # a completion may be another queue's
-    either: list[str] = ["driver", "platform"]
-    finished: tuple[list[str], str]
-    finished = (either, "release entries of the full CQ") if full else (["device"], "post it")
-    posted: tuple[list[str], str]
-    if cq and cq.unsignalled:
-        posted = ["device"], "raise the interrupt"
-    else:
-        posted = either, "reap it, and release its entry"
-    parts = [
-        Owed("rung", len(sq.rung), *_of_rung(sq, full)),
-        Owed(
-            "fetched",
-            flight,
-            ["driver", "device", "platform"] if unsure else ["device"],
-            "finish it" if flight == 1 else "finish them",
-        ),
-        Owed("finished", cq.finished_of[sq] if cq else 0, *finished),
-        Owed("posted", cq.posted_of[sq] if cq else 0, *posted),
-    ]
+    parts = []
+    if sq.rung:
+        parts.append(Owed("rung", len(sq.rung), *_of_rung(sq, full)))
+    flight = len(sq.flight) - sq.parked
+    if flight:
+        # A completion may have been taken for that of another queue.
+        unsure = monitor.unsure > 0 and not sq.from_start
+        ball = ["driver", "device", "platform"] if unsure else ["device"]
+        parts.append(Owed("fetched", flight, ball, "finish it" if flight == 1 else "finish them"))
+    finished, posted = (cq.finished_of.get(sq), cq.posted_of.get(sq)) if cq else (0, 0)
+    host = ["driver", "platform"]
+    if finished and full:
+        parts.append(Owed("finished", finished, host, "release entries of the full CQ"))
+    elif finished:
+        parts.append(Owed("finished", finished, ["device"], "post it"))
+    if posted and cq and cq.unsignalled:
+        parts.append(Owed("posted", posted, ["device"], "raise the interrupt"))
+    elif posted:
+        parts.append(Owed("posted", posted, host, "reap it, and release its entry"))
     if monitor.shutdown:
         text = f"reset the controller: line {monitor.shutdown} asked for its shutdown"
         parts = [part._replace(ball=["driver"], text=text) for part in parts]
-    return [part for part in parts if part.commands]
+    return parts
 
 
 def _waiting(sq: Sq, monitor: Monitor) -> list[Stuck]:

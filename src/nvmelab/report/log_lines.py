@@ -52,7 +52,7 @@ class Lines:
         else:
             self._others += 1
             kind = OTHER
-        if us is None:
+        if us is None and not text.startswith((b"pci_", b"nvme_")):
             us = self._clock.read(text)
         self.rows.append(Line(number, text[:PAGE_LINE_BYTES_MAX], us, kind))
         if len(self.rows) > PAGE_LINES_MAX:

@@ -125,10 +125,11 @@ class _Head:
         errors = [finding for finding in verdict.findings if finding.severity == "error"]
         notes = [finding for finding in verdict.findings if finding.severity != "error"]
         found = ""
-        for title, findings in (("more findings", errors[_SHOWN:]), ("notes", notes)):
+        for title, findings in (("more finding", errors[_SHOWN:]), ("note", notes)):
             if findings:
                 items = "".join(map(self._finding, findings[:_FOLDED]))
-                found += _details(f"{len(findings)} {title}", tag("ul", items, class_="findings"))
+                named = f"{len(findings)} {title}{'s' * (len(findings) != 1)}"
+                found += _details(named, tag("ul", items, class_="findings"))
         unseen = tag("ul", *(tag("li", escape(text)) for text in blind))
         words = "".join(
             tag("dt", escape(word)) + tag("dd", escape(text)) for word, text in GLOSSARY

@@ -215,7 +215,7 @@ class Recorder:
         general = (
             monitor.unsure > 0,
             *(monitor.shutdown, monitor.failed, monitor.exact, monitor.shadows),
-            tuple(due.text for due in monitor.due.values()),
+            *monitor.due.values(),
         )
         admin = name == "finished" and monitor.last_finished and monitor.last_finished.id == 0
         if admin or name in _RESETS or general != self._general:

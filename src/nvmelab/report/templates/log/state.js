@@ -10,6 +10,8 @@ function make(tag, cls, ...children) {
   return element;
 }
 
+// A command in a slot: small slots have room for its number only.
+const inSlot = (command, size) => (size > 12 || command.cid < 0 ? "" : "CID ") + nameOf(command);
 const known = (value) => (value === null || value === undefined ? "not known" : value);
 
 // The slots to draw: all of them, or those around the pointers.
@@ -54,15 +56,15 @@ function drawSq(s) {
   }
   drawRing("sq", size, [["head", s.head], ["tail", s.tail]], (slot) => {
     const place = (slot - first + size) % size;
-    if (place < s.rung) return { text: cidOfRung(s, place), state: "rung", title: "the device must fetch it; it waits since "
-      + lineOf(rungAt(s, place)?.rung || s.line) };
+    const waits = place < s.rung && (rungAt(s, place) || { cid: -1, rung: s.line });
+    if (waits) return { text: inSlot(waits, size), state: "rung", title: `the device must fetch it; it waits since ${lineOf(waits.rung)}` };
     const [stage, command] = inside.get(slot) || [];
     if (stage === "fetched") {
-      const title = `the device took CID ${nameOf(command)} from here, and works on it`;
-      return { text: nameOf(command), state: "fetched", title };
+      const title = `the device took ${cidOf(command.cid)} from here, and works on it`;
+      return { text: inSlot(command, size), state: "fetched", title };
     }
     if (untold && (slot - s.told + size) % size < untold) {
-      return { text: command ? nameOf(command) : "", state: "taken", title: "the device took it; no completion has told the driver yet" };
+      return { text: command ? inSlot(command, size) : "", state: "taken", title: "the device took it; no completion has told the driver yet" };
     }
     return { text: "", state: "free", title: "the driver may fill it" };
   });
@@ -76,7 +78,6 @@ function rungAt(s, place) {
   }
   return null;
 }
-const cidOfRung = (s, place) => { const command = rungAt(s, place); return command ? nameOf(command) : "?"; };
 
 function drawCq(s) {
   const size = s.cq_entries, posted = postedTo(s), tail = s.cq_tail ?? (size && s.cq_head !== null ? (s.cq_head + posted.length) % size : null);
@@ -86,7 +87,7 @@ function drawCq(s) {
     + posted.slice(0, 12).map(nameOf).join(", ") : "nothing is known to be posted"));
   drawRing("cq", size, [["head", s.cq_head], ["tail", tail]], (slot) => {
     const command = posted[(slot - s.cq_head + size) % size];
-    return command ? { text: nameOf(command), state: "posted", title: `completion of CID ${nameOf(command)}: the driver must take it, and release it by the head doorbell` }
+    return command ? { text: inSlot(command, size), state: "posted", title: `completion of ${cidOf(command.cid)}: the driver must take it, and release it by the head doorbell` }
       : { text: "", state: "free", title: "the device may post to it" };
   });
 }
@@ -94,7 +95,7 @@ function drawCq(s) {
 function drawDevice(s) {
   const { fetched, finished, parked } = s.commands, shown = [...fetched.map((c) => [c, "fetched"]), ...finished.map((c) => [c, "finished"]), ...parked.map((c) => [c, "parked"])];
   const chips = shown.slice(0, 24).map(([command, stage]) => {
-    const chip = make("span", "chip " + stage, `${nameOf(command)} ${opcodeOf(command.sqid, command.opcode)}, ${stage}`);
+    const chip = make("span", "chip " + stage, `CID ${nameOf(command)}, ${opcodeOf(command.sqid, command.opcode)}, ${stage}`);
     chip.title = storyOf(command);
     return chip;
   });
@@ -124,7 +125,9 @@ function drawKnowledge(s) {
   const { fetched, finished, posted } = s.commands;
   list("knows-driver", [
     `Its tail: ${known(s.tail)}; it waits for ${counted(s.rung + fetched.length + finished.length + posted.length, "command")}.`,
-    s.told === null ? "What completions told of the SQ head (SQHD) does not show here." : `SQHD ${s.told} is the last that a completion said: what is before it is consumed.`,
+    s.told === null ? s.cq_tail === null ? "What completions told of the SQ head (SQHD) does not show here."
+      : "No completion has told it of the SQ head (SQHD) yet."
+      : `SQHD ${s.told} is the last that a completion said: what is before it is consumed.`,
     `It has released ${s.from_start ? counted(s.released, "completion") + ", up to" : "completions up to"} head ${known(s.cq_head)}.`,
     s.interrupt ? `Last interrupt: ${lineOf(s.interrupt)}.` : "No interrupt yet.",
     posted.length && `${counted(posted.length, "completion waits", "completions wait")} for it` + (s.owes_interrupt ? ", and no interrupt says so." : "."),

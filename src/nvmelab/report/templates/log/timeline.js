@@ -148,8 +148,9 @@ function drawBar(g, lane, command, y, from, to) {
     }
   }
   if (high < 9 || to - from < 30) return;
-  const words = command.cid < 0 ? `${counted(command.entries, "entry", "entries")}, never fetched`
-    : `${nameOf(command)} ${opcodeOf(command.sqid, command.opcode)}` + (isStuck(command) ? `, never ${command.finished ? command.posted ? "released" : "posted" : "finished"}` : "");
+  let words = to - from < 80 ? nameOf(command) : `CID ${nameOf(command)}, ${opcodeOf(command.sqid, command.opcode)}`;
+  if (command.cid < 0) words = counted(command.entries, "entry", "entries");
+  if (isStuck(command)) words += ", " + neverOf(command);
   g.save();
   g.beginPath();
   g.rect(from, y, to - from, high);

@@ -168,7 +168,9 @@ let marks = new Map();
 function begin() {
   const busiest = [...lanes].sort((a, b) => (b[0] > 0) - (a[0] > 0) || busy(b[1]) - busy(a[1]));
   walk.queue = data.stuck.length ? data.stuck[0] : busiest.length ? busiest[0][0] : 0;
-  const lines = [...marks.keys()].filter((line) => line >= data.first), from = lines.length ? Math.min(...lines) : null;
+  // Notes decide nothing.
+  const lines = [...marks].filter(([line, label]) => line >= data.first && label !== "n").map(([line]) => line);
+  const from = lines.length ? Math.min(...lines) : null;
   if (data.stuck.length || !lines.length) {
     walk.at = data.stuck.length ? walk.lastEvent : Math.max(0, rows.queue.findIndex((queues, row) => hasState(row) && queues.includes(walk.queue)));
   } else walk.at = rowOf(Math.max(...lines));
@@ -180,7 +182,7 @@ function begin() {
     const a = xOfLine(from), b = data.stuck.length ? time.end : xOfLine(Math.max(...lines)), margin = Math.max((b - a) * 0.15, whole / rows.count * 30);
     setView(a - margin, b - a + 2 * margin);
   } else setView(xOfRow(walk.at) - whole * 10 / rows.count, (whole * 200) / rows.count);
-  if (!fromAddress()) go(walk.at, { keep: true });
+  if (!fromAddress()) go(walk.at, { keep: data.stuck.length > 0 });
 }
 const busy = (lane) => lane.begins.reduce((sum, begins) => sum + begins.length, 0);
 

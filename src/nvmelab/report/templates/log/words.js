@@ -1,6 +1,8 @@
 // Events and commands in words.
 
 const hex = (value) => "0x" + value.toString(16);
+// A CID as the log has it, and as the findings have it.
+const cidOf = (cid) => `CID ${cid}` + (cid > 9 ? ` (${hex(cid)})` : "");
 const counted = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many || one + "s"}`;
 const opcodeOf = (sqid, code) => data.opcodes[sqid ? 1 : 0][code] || "opcode " + hex(code);
 const lineOf = (number) => `${data.unit} ${number.toLocaleString("en")}`;
@@ -17,13 +19,13 @@ const SAID = {
   update_sq_tail: (v) => ["device", `reads the shadow tail of SQ ${v[0]}: ${v[1]}`],
   update_cq_head: (v) => ["device", `reads the shadow head of CQ ${v[0]}: ${v[1]}`],
   sqe: (v) => ["device", `reads the entry in slot ${v[1]} of SQ ${v[0]}`],
-  command: (v) => ["device", `fetches CID ${hex(v[0])} (${opcodeOf(v[1], v[2])}) from SQ ${v[1]}`],
-  finished: (v) => ["device", `finishes CID ${hex(v[0])}, for CQ ${v[1]}` + (v[2] ? `, with status ${hex(v[2])}` : "")],
-  cqe: (v) => ["device", `posts CID ${hex(v[6])} to slot ${v[1]} of CQ ${v[0]}: SQHD ${v[4]}, phase ${v[7]}` +
+  command: (v) => ["device", `fetches ${cidOf(v[0])}, ${opcodeOf(v[1], v[2])}, from SQ ${v[1]}`],
+  finished: (v) => ["device", `finishes ${cidOf(v[0])}, for CQ ${v[1]}` + (v[2] ? `, with status ${hex(v[2])}` : "")],
+  cqe: (v) => ["device", `posts ${cidOf(v[6])} to slot ${v[1]} of CQ ${v[0]}: SQHD ${v[4]}, phase ${v[7]}` +
     (v[8] ? `, status ${hex(v[8])}` : "")],
   msix: (v) => ["device", `raises interrupt vector ${v[0]}`],
   interrupt: () => ["device", "has posted, to a queue without MSI-X or without interrupts"],
-  parked: (v) => ["device", `keeps the Asynchronous Event Request CID ${hex(v[0])} until there is an event`],
+  parked: (v) => ["device", `keeps the Asynchronous Event Request ${cidOf(v[0])} until there is an event`],
   create_sq: (v) => ["driver", `asks for SQ ${v[1]} of ${v[3] + 1} entries, on CQ ${v[2]}`],
   create_cq: (v) => ["driver", `asks for CQ ${v[1]} of ${v[3] + 1} entries, vector ${v[2]}`],
   del_sq: (v) => ["driver", `deletes SQ ${v[0]}`],
@@ -55,16 +57,20 @@ function say(row) {
   return SAID[kind] ? SAID[kind](rows.values[row]) : ["", kind.replaceAll("_", " ")];
 }
 
-const nameOf = (command) => (command.cid < 0 ? "?" : hex(command.cid));
+const nameOf = (command) => (command.cid < 0 ? "?" : String(command.cid));
+
+// What a command waits for that has not ended.
+function neverOf(command) {
+  const last = [...STAGES].reverse().find((stage) => command[stage]);
+  return "never " + { rung: "fetched", fetched: "finished", finished: "posted", posted: "released" }[last];
+}
 
 // A command with its stages, in a line.
 function storyOf(command) {
   const what = command.cid < 0 ? counted(command.entries, "entry", "entries") + " of SQ " + command.sqid
-    : `SQ ${command.sqid} CID ${hex(command.cid)} (${opcodeOf(command.sqid, command.opcode)})`;
+    : `SQ ${command.sqid}, ${cidOf(command.cid)}, ${opcodeOf(command.sqid, command.opcode)}`;
   const stages = [...STAGES, "released"].filter((stage) => command[stage]).map((stage) => `${stage} ${command[stage]}`);
   if (command.gone) stages.push(`forgotten ${command.gone}`);
-  const next = { rung: "fetched", fetched: "finished", finished: "posted", posted: "released" };
-  const last = [...STAGES].reverse().find((stage) => command[stage]);
-  if (command.end === Infinity) stages.push("never " + next[last]);
+  if (command.end === Infinity) stages.push(neverOf(command));
   return `${what}: ${data.unit}s: ${stages.join(", ")}` + (command.status ? `; status ${hex(command.status)}` : "");
 }

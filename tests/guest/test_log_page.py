@@ -359,3 +359,14 @@ def test_a_log_without_a_queue_says_so(browser: Browser, tmp_path: Path) -> None
     show(browser, tmp_path, b"pci_nvme_mmio_read addr 0x0 size 4\n", hung=False)
     assert "No queue is seen in this log" in text(browser, "broken")
     assert browser.errors == []
+
+
+def test_times_that_cannot_be_do_not_stop_the_page(browser: Browser, tmp_path: Path) -> None:
+    stamps = ("1@1.000000:", "1@999999999999.000000:", "2026-01-01T00:00:00Z ", "")
+    lines = (START + rounds(3)).splitlines()
+    log = "".join(f"{stamps[i % 4]}{line}\n" for i, line in enumerate(lines))
+    show(browser, tmp_path, log.encode(), hung=True)
+    for key in ("Home", *"+" * 60, "ArrowRight", "End", ",", ".", "0", "-"):
+        browser.press(key)
+        browser.until("!walk.dirty")
+    assert browser.errors == []

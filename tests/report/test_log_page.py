@@ -18,7 +18,7 @@ from nvmelab.report import log_lines
 from nvmelab.report import recorder as recorder_module
 from nvmelab.report.log_page import log_page
 from nvmelab.report.recorder import Recorder
-from nvmelab.trace.qemu_reader import read_log
+from nvmelab.trace.qemu_reader import Counts, read_log
 from tests.check.scrambled import scrambled
 from tests.check.test_diagnosis import EXCERPT, HANG, SOUND
 from tests.check.test_monitor import IRQ, ROUND, START, STARTED, fetch, finish, release, ring
@@ -200,6 +200,13 @@ def test_text_of_the_log_is_no_markup() -> None:
     assert "<script>alert" not in page and "<img" not in page and "<b>.log" not in page
     data = data_in(page)
     assert bad in data["text"] and data["name"] == "<b>.log"
+
+
+def test_a_text_of_several_lines_is_one_row() -> None:
+    recorder = Recorder(Monitor())
+    recorder.line(1, b"pci_nvme_rw_cb cid 1 blk 'a\nb'", 5)
+    page = log_page(recorder, judge(recorder.monitor, rest=False), Counts(), name="x", hung=False)
+    assert data_in(page)["text"] == "pci_nvme_rw_cb cid 1 blk 'a b'"
 
 
 def test_no_script_but_its_own_may_run_and_nothing_is_loaded() -> None:

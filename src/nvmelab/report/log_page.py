@@ -94,7 +94,7 @@ def _data(recorder: Recorder, rows: list[Line], verdict: Verdict, *, timed: bool
         "kind": [row.kind for row in rows],
         "queue": [row.queues for row in rows],
         "values": [row.values for row in rows],
-        "text": "\n".join(row.text.decode(errors="replace").strip() for row in rows),
+        "text": "\n".join(_text(row) for row in rows),
         "queues": queues,
         "controller": recorder.controller,
         "balls": list(balls),
@@ -103,6 +103,11 @@ def _data(recorder: Recorder, rows: list[Line], verdict: Verdict, *, timed: bool
         "stuck": [part.sqid for part in verdict.stuck],
         "opcodes": [_names(AdminOpcode), _names(NvmOpcode)],
     }
+
+
+def _text(row: Line) -> str:
+    """In one line: a text in a capture may have any character."""
+    return row.text.decode(errors="replace").strip().replace("\n", " ")
 
 
 def _marks(verdict: Verdict) -> list[tuple[int, str, str]]:

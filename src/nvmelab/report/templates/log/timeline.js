@@ -73,7 +73,9 @@ function drawTicks(g, width, height) {
   for (const part of [5, 2]) if ((step / part / span) * (width - LEFT) >= 90 && (rows.us || step / part >= 1)) { step /= part; break; }
   step = Math.max(step, 1);
   g.font = "11px system-ui, sans-serif";
-  for (let value = Math.ceil(time.view[0] / step) * step; value <= time.view[1]; value += step) {
+  const first = Math.ceil(time.view[0] / step);
+  for (let i = 0; i < 40 && (first + i) * step <= time.view[1]; i++) {
+    const value = (first + i) * step;
     g.fillStyle = time.colors.line;
     g.fillRect(time.px(value), 14, 1, height);
     g.fillStyle = time.colors.soft;

@@ -24,6 +24,8 @@ from nvmelab.device.pci import NvmeFunction
 from nvmelab.host.driver import Controller as Driver
 from nvmelab.link.inproc import InprocLink
 from nvmelab.memory import GuestMemory
+from nvmelab.report.log_page import log_page
+from nvmelab.report.recorder import Recorder
 from nvmelab.storage.ram import RamBackend
 from nvmelab.trace.file import TraceFile
 from nvmelab.trace.qemu_reader import chunks_of, read_log
@@ -57,6 +59,16 @@ def ours(path: Path) -> float:
     return time.perf_counter() - begin
 
 
+def with_a_page(path: Path) -> float:
+    begin = time.perf_counter()
+    recorder = Recorder(Monitor())
+    with path.open("rb") as log:
+        counts = read_log(chunks_of(log.read), recorder.handlers, recorder.line)
+    verdict = judge(recorder.monitor, rest=True)
+    log_page(recorder, verdict, counts, name=path.name, hung=True)
+    return time.perf_counter() - begin
+
+
 def loop(path: Path) -> float:
     begin = time.perf_counter()
     count = 0
@@ -76,18 +88,17 @@ _PEAK = """
 import sys
 from nvmelab.cli.main import cli
 try:
-    cli(["diagnose", sys.argv[1]])
+    cli(["diagnose", *sys.argv[1:]])
 except SystemExit:
     with open("/proc/self/status") as status:
         print(next(line for line in status if line.startswith("VmHWM")).split()[1])
 """
 
 
-def peak(path: Path) -> int:
+def peak(path: Path, *options: str) -> int:
     """MiB."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK, path], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", _PEAK, str(path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1]) // 1024
 
 
@@ -103,7 +114,12 @@ def main() -> None:
         print("|---|---|---|")
         best = {
             name: min(way(log) for _ in range(options.rounds))
-            for name, way in (("diagnose", ours), ("a plain loop", loop), ("grep -c", grep))
+            for name, way in (
+                ("diagnose", ours),
+                ("diagnose --html", with_a_page),
+                ("a plain loop", loop),
+                ("grep -c", grep),
+            )
         }
         for name, seconds in best.items():
             print(f"| {name} | {lines / seconds:,.0f} | {best['a plain loop'] / seconds:.2f} |")
@@ -113,6 +129,10 @@ def main() -> None:
                 file.write(data + b"pci_nvme_pci_reset PCI reset\n")
         print(f"\npeak memory: {peak(log)} MiB on {lines:,} lines, ", end="")
         print(f"{peak(long)} MiB on {10 * lines + 10:,}")
+        page = Path(folder, "page.html")
+        print(f"with --html: {peak(log, '--html', str(page))} MiB, ", end="")
+        print(f"and {peak(long, '--html', str(page))} MiB; the page has ", end="")
+        print(f"{page.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

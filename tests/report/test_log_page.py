@@ -172,6 +172,14 @@ def test_of_something_else_only_the_first_lines_are_shown() -> None:
     ]
 
 
+def test_a_line_that_only_looks_like_one_of_the_device() -> None:
+    noise = "[    1.5] nvme_core: loading out-of-tree module\n" * 20
+    rows = recorded((noise + EXCERPT.decode()).encode()).lines.rows
+    kinds = {row.number: row.kind for row in rows}
+    assert {kinds[number] for number in range(1, 21)} == {log_lines.OTHER}
+    assert recorder_module.KINDS[kinds[23]] == "pool_after_fetch"
+
+
 def test_a_deep_queue_is_no_slower_to_record_than_a_shallow_one() -> None:
     # By the calls of what would grow, as times are no test.
     deep = START.replace("qsize=3", "qsize=65535")

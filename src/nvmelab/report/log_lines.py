@@ -45,8 +45,10 @@ class Lines:
     def add(self, number: int, text: bytes, us: int | None = None) -> None:
         """The next line; `us` is its time, if that is not in the line itself. Of a long stretch of
         something else only the first lines are shown, and of empty ones none."""
-        if b"nvme_" in text or us is not None:
+        if b"pci_nvme_" in text or us is not None:
             self._others, kind = 0, UNUSED
+        elif b"nvme_" in text:
+            kind = OTHER  # or a line of the reporter's, of which `tells` follows
         elif not text.strip() or self._others == PAGE_OTHERS_MAX:
             return
         else:

@@ -94,12 +94,12 @@ function drawCq(s) {
 
 function drawDevice(s) {
   const { fetched, finished, parked } = s.commands, shown = [...fetched.map((c) => [c, "fetched"]), ...finished.map((c) => [c, "finished"]), ...parked.map((c) => [c, "parked"])];
-  const chips = shown.slice(0, 24).map(([command, stage]) => {
+  const chips = shown.slice(0, 12).map(([command, stage]) => {
     const chip = make("span", "chip " + stage, `CID ${nameOf(command)}, ${opcodeOf(command.sqid, command.opcode)}, ${stage}`);
     chip.title = storyOf(command);
     return chip;
   });
-  if (shown.length > 24) chips.push(make("span", "soft", `and ${shown.length - 24} more`));
+  if (shown.length > 12) chips.push(make("span", "soft", `and ${shown.length - 12} more`));
   $("flight").replaceChildren(...(chips.length ? chips : [make("span", "soft", "nothing")]));
   let say = `${fetched.length} being carried out, ${finished.length} finished and not posted`;
   if (s.entries && s.from_start) say += `; ${Math.max(0, s.entries - s.taken)} of ${s.entries} requests free, if it has one for each entry`;

@@ -248,6 +248,31 @@ def test_a_completion_that_may_be_of_two_queues_accuses_nobody() -> None:
     assert judge(seen(text, start=""), rest=False).verdict == "clean"
 
 
+def test_entries_of_a_queue_whose_size_is_not_known_are_fetched_in_whatever_slot() -> None:
+    def entry(slot: int) -> str:
+        words = " ".join(f"dw{number} 0x0" for number in range(16))
+        return f"pci_nvme_sqe sqid 0 slot {slot} {words}\n"
+
+    begin = "pci_nvme_mmio_start_success setting controller enable bit succeeded\n"
+    text = "".join(ring(slot + 1, 0) + entry(slot) + fetch(slot, 0) for slot in range(3))
+    text = text.replace("io_cmd", "admin_cmd").replace(" nsid 0x1", "")
+    cut, whole = seen(text, begin), seen(text.replace("slot 2", "slot 3"))
+    assert cut.findings == [] and len(cut.sqs[0].flight) == 3
+    assert "sq.fetched-early" in {finding.rule for finding in whole.findings}
+
+
+def test_the_first_look_at_a_shadow_is_no_new_entry() -> None:
+    looks = "pci_nvme_update_sq_tail sqid 1 new_tail {}\n"
+    text = looks.format(3) + fetch(7) + finish(7) + IRQ + release(1)
+    begins_in_the_middle = seen(fetch(5) + finish(5) + IRQ + release(0) + text, start="")
+    assert judge(begins_in_the_middle, rest=True).stuck == []
+    rung = seen(looks.format(2) + text, start="")
+    assert len(rung.sqs[1].rung) == 0
+    assert [
+        part.state for part in judge(seen(looks.format(2) + looks.format(3), ""), rest=True).stuck
+    ] == ["rung"]
+
+
 def test_whatever_is_taken_is_handled() -> None:
     assert {taken.handler for taken in TAKEN.values()} <= Monitor().handlers.keys()
 

@@ -185,9 +185,17 @@ class Monitor:
     def _mmio_doorbell_sq(self, at: int, values: Values) -> None:
         # With shadow doorbells a doorbell only says "look": its value may be older.
         if not (self.shadows and values[0]):
-            self._update_sq_tail(at, values)
+            self._tail(at, values)
 
     def _update_sq_tail(self, at: int, values: Values) -> None:
+        """A look at a shadow. The first one in a log may show what was fetched before it."""
+        sq = self.sq(values[0])
+        if sq.tail is None and sq.head is None:
+            sq.tail = values[1]
+        else:
+            self._tail(at, values)
+
+    def _tail(self, at: int, values: Values) -> None:
         sqid, tail = values
         sq = self.last_rung = self.sq(sqid)
         steps = steps_between(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
@@ -236,7 +244,8 @@ class Monitor:
         """The entry of the command that is told of next."""
         sqid, slot = values[:2]
         sq = self.sq(sqid)
-        if sq.from_start and sq.head is not None and slot != sq.head:
+        # Where its size is not known, nobody has counted.
+        if sq.from_start and sq.entries and sq.head is not None and slot != sq.head:
             text = f"the entry in slot {slot} of SQ {sqid} is fetched, and the head is {sq.head}"
             self.find("sq.fetched-early", text, at)
             sq.head = slot

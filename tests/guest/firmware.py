@@ -11,13 +11,15 @@ SECTOR = 512
 BOOTED = b"BOOT-SECTOR-OK\n"
 
 
-def boot_disk(size: int) -> bytes:
-    """A disk whose boot sector reads 16 more sectors through the BIOS, prints what stands at their
-    end on the serial port, and powers the machine off."""
+def boot_disk(size: int, reads: int = 1) -> bytes:
+    """A disk whose boot sector reads 16 more sectors through the BIOS, `reads` times, prints what
+    stands at their end on the serial port, and powers the machine off."""
     code = bytes.fromhex(
         "fa 31c0 8ed8 8ec0 8ed0 bc007c"  # no interrupts; all segments 0; a stack
+        f"bf{reads:02x}00"  # so often:
         "be407c b442 cd13"  # int 13h, extended read, by the packet at 7C40
-        "7212"  # carry: to the end
+        "7215"  # carry: to the end
+        "4f 75f4"  # once more
         "bef09f"  # 9FF0: the last 16 bytes of what was read to 8000
         "ac 84c0 740b"  # a byte; 0 ends
         "baf803 ee ebf5"  # to the serial port; on
@@ -80,34 +82,32 @@ class Fat:
         return (head + root + self._contents).ljust(total * SECTOR, b"\0")
 
 
-EFI_PROGRAM = """
-typedef unsigned long long u64; typedef unsigned short u16; typedef unsigned char u8;
-#define API __attribute__((ms_abi))
-struct out { void *reset; API u64 (*print)(struct out *, u16 *); };
-struct runtime { u8 header[24]; void *calls[10]; API void (*reset)(int, u64, u64, void *); };
-struct system { u8 header[24]; u16 *vendor; u64 revision; void *in_handle, *in, *out_handle;
-                struct out *out; void *err_handle, *err; struct runtime *runtime; };
-extern u8 data[] __attribute__((visibility("hidden")));
-__asm__(".section .data\\n.globl data\\ndata: .incbin \\"payload.bin\\"\\n.text");
-API u64 efi_main(void *image, struct system *table)
-{
-    u64 sum = 0;
-    for (u64 at = 0; at < SIZE; at++) sum += data[at];
-    table->out->print(table->out, sum == SUM ? u"EFI-APP-OK\\r\\n" : u"EFI-APP-BAD\\r\\n");
-    table->runtime->reset(2, 0, 0, 0);
-    return 0;
-}
-"""
-"""Sums up its own data, says whether that is what it should be, and powers the machine off."""
+EFI_SOURCE = Path(__file__).parent / "efi.c"
+EFI_BLOCK = 70_000
+"""Where the blocks begin that it reads: behind the file system."""
 
 
-def efi_program(lab: Path, folder: Path, payload: bytes) -> bytes:
-    """That program with the payload in it, made by the lab's compiler."""
+def efi_disk(
+    lab: Path, folder: Path, payload: bytes = b"", *, bursts: int = 0, commands: int = 1
+) -> bytes:
+    """A disk whose UEFI program checks the payload that it has in it, reads blocks without waiting
+    for each, in bursts of so many commands, and powers the machine off. The lab's compiler makes
+    it."""
+    fat = Fat()
+    defined = {"SIZE": len(payload), "SUM": sum(payload), "FIRST": EFI_BLOCK}
+    program = _efi_program(lab, folder, payload, defined | {"BURSTS": bursts, "COMMANDS": commands})
+    boot = fat.folder("BOOT", fat.file("BOOTX64.EFI", program))
+    disk = fat.disk(fat.folder("EFI", boot)).ljust(EFI_BLOCK * SECTOR, b"\0")
+    numbers = range(EFI_BLOCK, EFI_BLOCK + 1024 + commands)
+    return disk + b"".join(struct.pack("<Q", number) * (SECTOR // 8) for number in numbers)
+
+
+def _efi_program(lab: Path, folder: Path, payload: bytes, defined: dict[str, int]) -> bytes:
     (folder / "payload.bin").write_bytes(payload)
-    (folder / "app.c").write_text(EFI_PROGRAM)
-    words = [f"-DSIZE={len(payload)}", f"-DSUM={sum(payload)}", "-O1", "-ffreestanding"]
-    words += ["-fno-ident", "-mno-red-zone", "-fno-stack-protector", "-fPIC", "-c", "app.c"]
-    subprocess.run([lab / "bin/gcc", *words], cwd=folder, check=True)
+    words = [f"-D{name}={value}" for name, value in defined.items()]
+    words += ["-O1", "-Wall", "-Werror", "-ffreestanding", "-fno-ident", "-mno-red-zone"]
+    words += ["-fno-stack-protector", "-fPIC", "-fvisibility=hidden", "-c", "-o", "app.o"]
+    subprocess.run([lab / "bin/gcc", *words, EFI_SOURCE], cwd=folder, check=True)
     # The compiler's own way to the linker is for ELF programs.
     words = ["-m", "i386pep", "--subsystem", "10", "-e", "efi_main", "app.o", "-o", "app.efi"]
     environment = os.environ | {"LAB_GCC": str(lab / "spin")}

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.guest.firmware import BOOTED, Fat, boot_disk, efi_program
+from tests.guest.firmware import BOOTED, Fat, boot_disk, efi_disk
 from tests.guest.lab import (
     BOOT_LIMIT_S,
     LAB,
@@ -36,6 +36,8 @@ from tests.guest.lab import (
 pytestmark = pytest.mark.guest
 
 NUMBER_FIRST = "queues.number-first"
+CLEARED = "queues.cleared"
+"""Linux clears a completion queue after it was created."""
 REPEATED = "doorbell.repeated"
 """SeaBIOS with queues whose size is no power of two: its tail comes back to where it was."""
 
@@ -47,6 +49,8 @@ wait-for /dev/nvme0n1
 fio --name=verify --filename=/dev/nvme0n1 --ioengine=libaio --direct=1 --rw=randrw --bs=4k \\
     --size=4M --iodepth=16 --numjobs=2 --offset_increment=8M --verify=crc32c --output=/dev/null
 dd if=/dev/zero of=/dev/nvme0n1 bs=1M seek=32 count=4 oflag=direct 2> /dev/null
+echo 1 > /sys/class/nvme/nvme0/reset_controller
+dd if=/dev/nvme0n1 of=/dev/null bs=64k count=16 2> /dev/null
 echo "KERNEL $(uname -r)"
 """
 
@@ -91,8 +95,8 @@ def test_linux(tmp_path: Path, image: Path, linux: str, options: tuple[str, ...]
     command = guest_command(JOB, tmp_path, nvme_disk(image), linux=linux)
     outcome = run_nvmelab([*options, *CHECK], command)
     assert f"KERNEL {linux.removeprefix('linux-')}." in outcome.check()
-    # The notes are of the firmware, which looked at the disk before.
-    assert noted(outcome) == {NUMBER_FIRST} | ({REPEATED} if "3" in options else set())
+    # The others are of the firmware, which looked at the disk before.
+    assert noted(outcome) == {CLEARED, NUMBER_FIRST} | ({REPEATED} if "3" in options else set())
 
 
 def firmware_command(*words: str) -> list[str]:
@@ -103,34 +107,92 @@ def firmware_command(*words: str) -> list[str]:
     ]
 
 
+def run_seabios(folder: Path, *options: str) -> Outcome:
+    """A boot from our disk."""
+    image = folder / "boot.img"
+    image.write_bytes(boot_disk(8 << 20, reads=20))
+    command = firmware_command("-bios", str(LAB / "firmware/seabios.bin"))
+    command += ["-boot", "reboot-timeout=0", *nvme_disk(image, device=",bootindex=0")]
+    return run_nvmelab([*options, *CHECK], command)
+
+
 @pytest.mark.parametrize("entries", [2048, 2, 4])
 def test_seabios_boots(tmp_path: Path, entries: int) -> None:
-    image = tmp_path / "boot.img"
-    image.write_bytes(boot_disk(8 << 20))
-    command = firmware_command("-bios", str(LAB / "firmware/seabios.bin"))
-    command += nvme_disk(image, device=",bootindex=0")
-    outcome = run_nvmelab(["--queue-entries", str(entries), *CHECK], command)
+    outcome = run_seabios(tmp_path, "--queue-entries", str(entries))
     assert outcome.status == 0 and BOOTED.decode() in outcome.console
     assert noted(outcome) == {NUMBER_FIRST}
 
 
-@pytest.mark.parametrize("options", [(), ("--queue-entries", "2"), ("--queue-entries", "3")])
-def test_ovmf_boots(tmp_path: Path, options: tuple[str, ...]) -> None:
-    program = efi_program(LAB, tmp_path, random.Random(2388).randbytes(700_000))
-    fat = Fat()
-    boot = fat.folder("BOOT", fat.file("BOOTX64.EFI", program))
-    image, variables = tmp_path / "fat.img", tmp_path / "vars.fd"
-    image.write_bytes(fat.disk(fat.folder("EFI", boot)))
+def test_seabios_does_not_move_its_tail_in_a_queue_of_three(tmp_path: Path) -> None:
+    outcome = run_seabios(tmp_path, "--queue-entries", "3")
+    assert outcome.status == 0 and "could not read the boot disk" in outcome.console
+    assert noted(outcome) == {NUMBER_FIRST, REPEATED}
+
+
+def test_seabios_turns_around_too_early_in_a_queue_of_twelve(tmp_path: Path) -> None:
+    outcome = run_seabios(tmp_path, "--queue-entries", "12", "--latency", "20ms")
+    check = judged(outcome.messages)
+    broken = [finding for finding in check["findings"] if finding["severity"] == "error"]
+    assert outcome.status == 1 and BOOTED.decode() not in outcome.console
+    assert check["verdict"] == "driver" and {finding["party"] for finding in broken} == {"driver"}
+    assert "doorbell.value" in {finding["rule"] for finding in broken}
+
+
+def ovmf_command(folder: Path, disk: bytes, device: str = "") -> list[str]:
+    """A QEMU with UEFI firmware and this disk."""
+    image, variables = folder / "fat.img", folder / "vars.fd"
+    image.write_bytes(disk)
     shutil.copy(LAB / "firmware/ovmf-vars.fd", variables)
     code = LAB / "firmware/ovmf-code.fd"
-    command = firmware_command(
+    return firmware_command(
         *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"),
         *("-drive", f"if=pflash,format=raw,unit=1,file={variables}"),
-        *nvme_disk(image),
+        *nvme_disk(image, device=device),
     )
-    outcome = run_nvmelab([*options, *CHECK], command)
+
+
+@pytest.mark.parametrize("options", [(), ("--queue-entries", "2"), ("--queue-entries", "3")])
+def test_ovmf_boots(tmp_path: Path, options: tuple[str, ...]) -> None:
+    disk = efi_disk(LAB, tmp_path, random.Random(2388).randbytes(700_000), bursts=8, commands=12)
+    outcome = run_nvmelab([*options, *CHECK], ovmf_command(tmp_path, disk))
     assert outcome.status == 0 and "EFI-APP-OK" in outcome.console
     assert noted(outcome) == {NUMBER_FIRST}
+
+
+SLOW = ("--queue-entries", "4", "--latency", "40ms", "--schedule", "seed:7")
+"""So that reads of OVMF's end out of order, and some while others are under way."""
+
+
+@pytest.mark.parametrize("device", ["nvmelab", "qemu-9.0"])
+def test_ovmf_over_commits_its_second_queue(tmp_path: Path, device: str) -> None:
+    disk = efi_disk(LAB, tmp_path, bursts=16, commands=12)
+    log = tmp_path / "schedule.log"
+    options = [*SLOW, "--device", device, "--schedule-file", str(log), "--check"]
+    outcome = run_nvmelab(options, ovmf_command(tmp_path, disk))
+    if device == "nvmelab":
+        assert outcome.status == 0 and "EFI-APP-OK" in outcome.console
+        assert "VERDICT  clean" in outcome.messages
+    else:
+        assert outcome.status == 1 and "EFI-HANG" in outcome.console
+        assert "HANG, and it is the device's: SQ 2: " in outcome.messages
+        assert "pattern  lost wake-up on an over-committed queue" in outcome.messages
+
+
+def test_ovmf_has_no_disk_where_there_is_one_queue_pair(tmp_path: Path) -> None:
+    disk = efi_disk(LAB, tmp_path)
+    command = ovmf_command(tmp_path, disk, device=",max_ioqpairs=1")
+    console = Console([*NVMELAB, "run", *CHECK, "--", *command])
+    try:
+        shown = console.read_until(b"No bootable option")
+        console.quit()
+        status, messages = console.end()
+    finally:
+        console.kill()
+    check = judged(messages)
+    assert status == 1 and "EFI-APP-OK" not in shown
+    assert check["verdict"] == "driver"
+    broken = [finding for finding in check["findings"] if finding["severity"] == "error"]
+    assert {finding["rule"] for finding in broken} == {"queues.identifier"}
 
 
 CONSOLE_LIMIT_S = 100
@@ -167,6 +229,12 @@ class Console:
         """A line, without waiting for anything."""
         assert self._process.stdin
         self._process.stdin.write(line.encode() + b"\r")
+        self._process.stdin.flush()
+
+    def quit(self) -> None:
+        """End QEMU, by the escape of its terminal."""
+        assert self._process.stdin
+        self._process.stdin.write(b"\x01x")
         self._process.stdin.flush()
 
     def end(self) -> tuple[int, str]:

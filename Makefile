@@ -1,6 +1,6 @@
 # make demo        set up .venv and see it work
 # make test        lint, types and the tests that need nothing else
-# make lab         a real QEMU and a real Linux guest under .lab/
+# make lab         real QEMUs, Linux guests and firmware under .lab/
 # make test-guest  the tests that need them
 PYTHON ?= python3
 BIN := .venv/bin

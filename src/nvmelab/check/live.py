@@ -24,17 +24,27 @@ class Feeder:
 
     def __init__(self, handlers: dict[str, Handler]) -> None:
         self._handlers = handlers
-        self._takers = {
-            name: (taken.handler, _picker(taken.fields, len(EVENTS_TABLE[name].fields)))
-            for name, taken in TAKEN.items()
-        }
+        self.takers: dict[str, Handler] = {name: self._first(name) for name in TAKEN}
+        """By event: what takes all of its values."""
 
     def take(self, number: int, name: str, values: tuple[Any, ...]) -> None:
         """An event of EVENTS; others are of no use here."""
-        found = self._takers.get(name)
-        if found:
-            handler, pick = found
-            self._handlers[handler](number, pick(values))
+        taker = self.takers.get(name)
+        if taker:
+            taker(number, values)
+
+    def _first(self, name: str) -> Handler:
+        """Takes the first of these events. At its first call a handler of a monitor is replaced;
+        what takes the others has no detour."""
+        taken = TAKEN[name]
+        pick = _picker(taken.fields, len(EVENTS_TABLE[name].fields))
+
+        def first(number: int, values: tuple[Any, ...]) -> None:
+            self._handlers[taken.handler](number, pick(values) if pick else values)
+            handler = self._handlers[taken.handler]
+            self.takers[name] = _picking(handler, pick) if pick else handler
+
+        return first
 
 
 class LiveMonitor:
@@ -48,23 +58,31 @@ class LiveMonitor:
         self.events = 0
         self.recent: deque[tuple[int, str, tuple[Any, ...]]] = deque(maxlen=LIVE_EVENTS_KEPT)
         """The last events with their numbers: what the evidence of a verdict was."""
-        self._take = Feeder(self.monitor.handlers).take
+        self._takers = Feeder(self.monitor.handlers).takers
 
     def emit(self, name: str, *values: Any) -> None:
         """Take an event; others than EVENTS are of no use here."""
-        if name in EVENTS:
+        taker = self._takers.get(name)
+        if taker:
             number = self.events = self.events + 1
             self.recent.append((number, name, values))
-            self._take(number, name, values)
+            taker(number, values)
 
     def __call__(self, name: str, values: tuple[Any, ...]) -> None:
         self.emit(name, *values)
 
 
-def _picker(fields: tuple[int, ...], count: int) -> Callable[[tuple[Any, ...]], tuple[int, ...]]:
-    """What takes these fields of an event's `count` values."""
+_Pick = Callable[[tuple[Any, ...]], tuple[int, ...]]
+
+
+def _picker(fields: tuple[int, ...], count: int) -> _Pick | None:
+    """What takes these fields of an event's `count` values; None if it is all of them."""
     if len(fields) == count:
-        return lambda values: values
+        return None
     if len(fields) > 1:
         return itemgetter(*fields)
     return lambda values: tuple([values[field] for field in fields])
+
+
+def _picking(handler: Handler, pick: _Pick) -> Handler:
+    return lambda number, values: handler(number, pick(values))

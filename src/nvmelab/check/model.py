@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 
 from nvmelab.spec.commands import AdminOpcode
 
@@ -53,17 +53,16 @@ class Command:
 
     def unpark(self) -> None:
         """It is done, and waits for its completion as others do."""
-        if self.parked:
-            self.sq.parked -= 1
-            self.sq.taken += 1
+        self.sq.parked -= 1
+        self.sq.taken += 1
 
 
 class Sq:
     """A submission queue, as far as it is known."""
 
     __slots__ = (
-        *("base", "cq", "dead", "dry", "entries", "flight", "freed", "from_start", "head", "id"),
-        *("most", "parked", "rung", "tail", "taken", "told", "twice"),
+        *("base", "cq", "dead", "dry", "entries", "finished", "flight", "freed", "from_start"),
+        *("head", "id", "most", "parked", "posted", "rung", "tail", "taken", "told", "twice"),
     )
 
     def __init__(self, id: int, cq: Cq | None, entries: int | None, *, from_start: bool) -> None:
@@ -88,6 +87,9 @@ class Sq:
         """Fetched and not finished, by CID."""
         self.parked = 0
         """How many of them are parked."""
+        self.finished = 0
+        """How many are finished and not surely posted; `posted`: posted and not released."""
+        self.posted = 0
         self.twice: set[int] = set()
         """CIDs that two commands have had at once: which one ends is not known."""
         self.taken = 0
@@ -107,8 +109,8 @@ class Cq:
     """A completion queue, as far as it is known."""
 
     __slots__ = (
-        *("base", "entries", "finished", "finished_of", "from_start", "head", "id", "ien", "most"),
-        *("phase", "posted", "posted_of", "tail", "unsignalled", "vector"),
+        *("base", "entries", "finished", "from_start", "head", "id", "ien", "most", "phase"),
+        *("posted", "tail", "unsignalled", "vector"),
     )
 
     def __init__(self, id: int, entries: int | None, *, from_start: bool) -> None:
@@ -133,27 +135,27 @@ class Cq:
         """Finished and not surely posted, oldest first."""
         self.posted: deque[Command] = deque()
         """Posted, as far as it is known, and not released by the host, oldest first."""
-        self.finished_of: Counter[Sq] = Counter()
-        """How many in `finished` are of which queue, and in `posted`."""
-        self.posted_of: Counter[Sq] = Counter()
 
     def finish(self, command: Command) -> None:
         """A command of this queue is done."""
         self.finished.append(command)
-        self.finished_of[command.sq] += 1
+        command.sq.finished += 1
 
-    def post(self) -> Command:
-        """The oldest one that is done is posted."""
-        command = self.finished.popleft()
-        _less(self.finished_of, command.sq)
+    def post(self, command: Command) -> None:
+        """One that is done is posted."""
+        if command is self.finished[0]:
+            self.finished.popleft()
+        else:
+            self.finished.remove(command)
         self.posted.append(command)
-        self.posted_of[command.sq] += 1
-        return command
+        sq = command.sq
+        sq.finished -= 1
+        sq.posted += 1
 
     def release(self) -> Command:
         """The oldest one that is posted is released."""
         command = self.posted.popleft()
-        _less(self.posted_of, command.sq)
+        command.sq.posted -= 1
         return command
 
     def drop(self, sq: Sq) -> None:
@@ -161,19 +163,12 @@ class Cq:
         kept = [command for command in self.finished if command.sq is not sq]
         self.finished.clear()
         self.finished.extend(kept)
-        del self.finished_of[sq]
+        sq.finished = 0
 
     @property
     def full(self) -> bool:
         """Surely: no more can be posted."""
         return self.entries is not None and len(self.posted) >= self.entries - 1
-
-
-def _less(counts: Counter[Sq], sq: Sq) -> None:
-    """One less; nothing is kept of a queue that has none."""
-    counts[sq] -= 1
-    if not counts[sq]:
-        del counts[sq]
 
 
 class Offer:

@@ -70,7 +70,7 @@ class Monitor:
         """The last command that was fetched."""
         self.answered: list[Callable[[int, Command, int], None]] = []
         """Called for each command that is finished, before it takes effect: with the line, the
-        command, and its status without DNR, More and CRD."""
+        command, and its status without DNR, More and CRD. Not for I/O commands that succeed."""
         self._counts: dict[str, int] = {}
         self._admin_entries: tuple[int, int] | None = None
         self._last_admin: Command | None = None
@@ -225,7 +225,7 @@ class Monitor:
         for _ in range(released):
             # What was released was posted.
             if not cq.posted and cq.finished and not self.exact:
-                self.post(cq, at)
+                self.post(cq, cq.finished[0], at)
             if cq.posted:
                 command = cq.release()
                 command.released = at
@@ -329,18 +329,23 @@ class Monitor:
             elif len(known) == 1:  # it was fetched before the log begins
                 self.last_finished = known[0]
             return
-        sq = min(sqs, key=lambda sq: sq.flight[cid].fetched)
+        sq = sqs[0] if len(sqs) == 1 else min(sqs, key=lambda sq: sq.flight[cid].fetched)
         sq.cq = cq
         command = sq.flight.pop(cid)
         command.finished, command.status, command.sqhd = at, status, sq.head
-        command.unpark()
+        if command.parked:
+            command.unpark()
         cq.finish(command)
         self.last_finished = sq
+        if status or not sq.id:  # nothing is to be said of an I/O command that succeeds
+            self._judge_answer(at, command, status & 0x7FF)
+
+    def _judge_answer(self, at: int, command: Command, status: int) -> None:
         for look in self.answered:
-            look(at, command, status & 0x7FF)
+            look(at, command, status)
         # An aborted command's CID is free, though its completion may come later (Base 2.2, 5.1.1).
-        self._aborted |= sq.id == 0 and command.opcode == AdminOpcode.ABORT
-        if command.asks and not status & 0x7FF:
+        self._aborted |= command.sq.id == 0 and command.opcode == AdminOpcode.ABORT
+        if command.asks and not status:
             self._carry_out(at, *command.asks)
 
     def _carry_out(self, at: int, asked: str, values: Values) -> None:
@@ -385,18 +390,20 @@ class Monitor:
         """What had finished is posted, as far as there was room."""
         cq.unsignalled = 0
         while not self.exact and cq.finished and not cq.full:
-            self.post(cq, at)
+            self.post(cq, cq.finished[0], at)
 
-    def post(self, cq: Cq, at: int) -> None:
-        """The oldest command that has finished is posted."""
-        command = cq.post()
+    def post(self, cq: Cq, command: Command, at: int) -> None:
+        """A command that has finished is posted."""
+        cq.post(command)
         command.posted = at
         if len(cq.posted) > SLOTS_MAX:
             forgotten = cq.release()  # nothing tells of what the host releases
             if self.on_released:
                 self.on_released(forgotten)
-        command.sq.taken -= 1
-        command.sq.request_freed(at)
+        sq = command.sq
+        sq.taken -= 1
+        if sq.dry:
+            sq.request_freed(at)
 
     # The controller.
 
@@ -465,10 +472,18 @@ def _chain(steps: list[Handler]) -> Handler:
     """One after the other."""
     if len(steps) == 1:
         return steps[0]
-    first, rest = steps[0], _chain(steps[1:])
+    if len(steps) > 3:
+        steps = [*steps[:2], _chain(steps[2:])]
+    first, *others = steps
+    second, last = others[0], others[-1]
 
-    def chained(at: int, values: Values) -> None:
+    def two(at: int, values: Values) -> None:
         first(at, values)
-        rest(at, values)
+        last(at, values)
 
-    return chained
+    def three(at: int, values: Values) -> None:
+        first(at, values)
+        second(at, values)
+        last(at, values)
+
+    return three if len(steps) == 3 else two

@@ -30,7 +30,9 @@ class Postings:
             self._posting(at, cq, slot, phase)
         if cq.ien:
             cq.unsignalled = cq.unsignalled or at
-        command = next((c for c in cq.finished if c.cid == cid and c.sq.id == sqid), None)
+        command = cq.finished[0] if cq.finished else None
+        if command and (command.cid != cid or command.sq.id != sqid):
+            command = next((c for c in cq.finished if c.cid == cid and c.sq.id == sqid), None)
         if command is None:
             own = monitor.sqs.get(sqid)
             twice = own and cid in own.twice
@@ -51,9 +53,7 @@ class Postings:
                 )
                 monitor.find("cq.sqhd", text, command.finished, at)
         sq.told = sqhd
-        cq.finished.remove(command)
-        cq.finished.appendleft(command)
-        monitor.post(cq, at)
+        monitor.post(cq, command, at)
 
     def _posting(self, at: int, cq: Cq, slot: int, phase: int) -> None:
         assert cq.entries

@@ -206,16 +206,15 @@ def owed(sq: Sq, monitor: Monitor) -> list[Owed]:
         unsure = monitor.unsure > 0 and not sq.from_start
         ball = ["driver", "device", "platform"] if unsure else ["device"]
         parts.append(Owed("fetched", flight, ball, "finish it" if flight == 1 else "finish them"))
-    finished, posted = (cq.finished_of.get(sq), cq.posted_of.get(sq)) if cq else (0, 0)
     host = ["driver", "platform"]
-    if finished and full:
-        parts.append(Owed("finished", finished, host, "release entries of the full CQ"))
-    elif finished:
-        parts.append(Owed("finished", finished, ["device"], "post it"))
-    if posted and cq and cq.unsignalled:
-        parts.append(Owed("posted", posted, ["device"], "raise the interrupt"))
-    elif posted:
-        parts.append(Owed("posted", posted, host, "reap it, and release its entry"))
+    if sq.finished and full:
+        parts.append(Owed("finished", sq.finished, host, "release entries of the full CQ"))
+    elif sq.finished:
+        parts.append(Owed("finished", sq.finished, ["device"], "post it"))
+    if sq.posted and cq and cq.unsignalled:
+        parts.append(Owed("posted", sq.posted, ["device"], "raise the interrupt"))
+    elif sq.posted:
+        parts.append(Owed("posted", sq.posted, host, "reap it, and release its entry"))
     if monitor.shutdown:
         text = f"reset the controller: line {monitor.shutdown} asked for its shutdown"
         parts = [part._replace(ball=["driver"], text=text) for part in parts]

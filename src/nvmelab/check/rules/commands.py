@@ -82,6 +82,8 @@ RULES: dict[str, Rule] = {
 }
 
 _FUSE, _PSDT = 3 << 8, 3 << 14
+_UNUSUAL = 0xFF00
+"""FUSE, PSDT and what is reserved between them: 0 in nearly every command."""
 _ANY = (0x3C00, *[0] * 15)
 """Reserved in every command: bits 13:10 of CDW0."""
 _RESERVED = {
@@ -127,6 +129,8 @@ class Commands:
             self._monitor.find("commands.cid-ffff", text, at)
 
     def _sqe(self, at: int, values: Values) -> None:
+        if values[0] and not values[2] & _UNUSUAL:
+            return
         sqid, words = values[0], values[2:]
         word, opcode = words[0], words[0] & 0xFF
         name = f"the command of CID {word >> 16:#x}, opcode {opcode:#x}, SQ {sqid}"

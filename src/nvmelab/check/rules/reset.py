@@ -172,16 +172,15 @@ class Reset:
             self._monitor.find("reset.submitted-after-shutdown", text, self._monitor.shutdown, at)
 
     @property
-    def _disabled(self) -> bool:
-        """It was reset, and CSTS.RDY says that this is done."""
-        return bool(self._monitor.down) and not (self._csts or 0) & _RDY
+    def _ready(self) -> bool:
+        return bool((self._csts or 0) & _RDY)
 
     def _command(self, at: int, values: Values) -> None:
-        if self._disabled:
+        if self._monitor.down and not self._ready:
             text = f"CID {values[0]:#x} of SQ {values[1]} is fetched by a controller that was reset"
             self._monitor.find("reset.fetched-while-disabled", text, self._monitor.down, at)
 
     def _cqe(self, at: int, values: Values) -> None:
-        if self._disabled:
+        if self._monitor.down and not self._ready:
             text = f"an entry is posted to CQ {values[0]} by a controller that was reset"
             self._monitor.find("reset.posted-while-disabled", text, self._monitor.down, at)

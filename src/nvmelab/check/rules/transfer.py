@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -57,7 +59,7 @@ RULES: dict[str, Rule] = {
 }
 
 _TO_HOST = 2
-"""Bits 1:0 of an opcode whose data goes to the host (Base 2.1, 3.1.3.4: data transfer)."""
+"""Bits 1:0 of an opcode whose data goes to the host (Base 2.2, 3.1.3.4: data transfer)."""
 
 
 class Transfer:
@@ -65,6 +67,12 @@ class Transfer:
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
+        self._queues: list[tuple[str, int, int]] = []
+        """What `_starts` and `_reach` are of."""
+        self._starts: list[int] = []
+        """Where the memory of a queue begins, in rising order; and, for each, the address behind
+        the last one of it and those before it."""
+        self._reach: list[int] = []
         self.handlers: dict[str, Callable[[int, Values], None]] = {
             "map_prp": self._map_prp,
             "map_addr": self._map_addr,
@@ -95,10 +103,22 @@ class Transfer:
         if not last or last.opcode & 3 != _TO_HOST:
             return
         addr, length = values
-        for name, start, end in self._monitor.memory_of_queues():
+        queues = self._monitor.memory_of_queues()
+        if queues is not self._queues:
+            self._sort(queues)
+        before = bisect_left(self._starts, addr + length)
+        if not before or self._reach[before - 1] <= addr:
+            return  # a long transfer has many pages, so this is looked up often
+        for name, start, end in queues:
             if addr < end and start < addr + length:
                 text = f"{length} bytes of data at {addr:#x}, which is in {name}"
                 self._monitor.find("transfer.queue-memory", text, last.fetched, at)
+
+    def _sort(self, queues: list[tuple[str, int, int]]) -> None:
+        spans = sorted((start, end) for _name, start, end in queues)
+        self._queues = queues
+        self._starts = [start for start, _end in spans]
+        self._reach = list(itertools.accumulate((end for _start, end in spans), max))
 
     def _no_memory(self, at: int, values: Values) -> None:
         text = f"{values[0]:#x} is no memory that the device can reach"

@@ -141,6 +141,18 @@ class Cq:
         self.finished.append(command)
         command.sq.finished += 1
 
+    def exchange(self, wrong: Command, meant: Command) -> None:
+        """It is `meant` that is done, and not the other one."""
+        self.finished[self.finished.index(wrong)] = meant
+        wrong.sq.flight[wrong.cid] = wrong
+        del meant.sq.flight[meant.cid]
+        wrong.sq.finished -= 1
+        meant.sq.finished += 1
+        meant.finished, meant.status = wrong.finished, wrong.status
+        # When it was finished its queue's head stood no further back than behind its own entry.
+        meant.sqhd = None
+        wrong.finished, wrong.status, wrong.sqhd = 0, 0, None
+
     def post(self, command: Command) -> None:
         """One that is done is posted."""
         if command is self.finished[0]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nvmelab.check.model import Cq, Values
+from nvmelab.check.model import Command, Cq, Values
 
 if TYPE_CHECKING:
     from nvmelab.check.monitor import Monitor
@@ -33,6 +33,7 @@ class Postings:
         command = cq.finished[0] if cq.finished else None
         if command and (command.cid != cid or command.sq.id != sqid):
             command = next((c for c in cq.finished if c.cid == cid and c.sq.id == sqid), None)
+            command = command or self._taken_for_another(cq, sqid, cid)
         if command is None:
             own = monitor.sqs.get(sqid)
             twice = own and cid in own.twice
@@ -54,6 +55,17 @@ class Postings:
                 monitor.find("cq.sqhd", text, command.finished, at)
         sq.told = sqhd
         monitor.post(cq, command, at)
+
+    def _taken_for_another(self, cq: Cq, sqid: int, cid: int) -> Command | None:
+        """A command that is being carried out, while one of the same CID and another queue of this
+        CQ is done: what tells of the end names no submission queue, and this one was meant."""
+        sq = self._monitor.sqs.get(sqid)
+        meant = sq.flight.get(cid) if sq and sq.cq is cq else None
+        other = next((command for command in cq.finished if command.cid == cid), None)
+        if sq is None or meant is None or other is None:
+            return None
+        cq.exchange(other, meant)
+        return meant
 
     def _posting(self, at: int, cq: Cq, slot: int, phase: int) -> None:
         assert cq.entries

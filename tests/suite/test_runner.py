@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from nvmelab.check.rules import RULES
+from nvmelab.corpus.breaches.device import UnknownStatus
+from nvmelab.device.controller import Controller, ControllerConfig
+from nvmelab.device.namespaces import Namespace
 from nvmelab.host.errors import DeviceError, NotOffered
 from nvmelab.link.base import HostLink, LinkError
+from nvmelab.memory import GuestMemory
+from nvmelab.storage.held import HeldWorker
 from nvmelab.suite.base import Bench, Check, Finding, Skip
 from nvmelab.suite.expectations import Expectations, ExpectationsError, Known, read_expectations
 from nvmelab.suite.runner import Result, Runner, select
@@ -34,6 +40,13 @@ class Opened:
         return link
 
 
+def unknown_status(
+    config: ControllerConfig, namespaces: list[Namespace], worker: HeldWorker
+) -> Controller:
+    """Reads end with a status code type that is reserved."""
+    return UnknownStatus(config, namespaces, GuestMemory(), worker=worker)
+
+
 def failing(error: Exception | None) -> Check:
     def run(bench: Bench) -> None:
         if error:
@@ -51,6 +64,19 @@ def results(*errors: Exception | None) -> tuple[list[Result], Opened]:
 def test_check_that_raises_nothing_passes() -> None:
     (result,), _ = results(None)
     assert result == Result("group.name", "pass", "it is so", "as expected", "Base 2.2, 1.1")
+
+
+def test_the_judge_finds_what_a_check_does_not_look_for() -> None:
+    def connect() -> HostLink:
+        return open_target(Target("inproc"), controller=unknown_status)
+
+    def run(bench: Bench) -> None:
+        bench.nvme.create_qpair(entries=4).read(slba=0).wait()
+
+    check = Check("group.name", "does it", "it is so", "Base 2.2, 1.1", run)
+    (result,) = Runner(connect, seed=1).run([check])
+    assert (result.result, result.ref) == ("finding", RULES["commands.status-type"].ref)
+    assert "commands.status-type" in result.seen and result.verdict is None
 
 
 def test_finding_keeps_what_the_check_says_unless_it_says_more() -> None:

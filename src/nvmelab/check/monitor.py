@@ -60,6 +60,8 @@ class Monitor:
         self.due: dict[str, Due] = {}
         """What the controller owes itself: `ready` and `shutdown`."""
         self.offer: Offer | None = None
+        self.finishing_shows = True
+        """The source shows when a command is finished, and not only its completion."""
         self.exact = False
         """The source shows the entries that are posted."""
         self.bases: tuple[int | None, int | None] = (None, None)  # ASQ and ACQ

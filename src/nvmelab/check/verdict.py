@@ -197,16 +197,19 @@ def owed(sq: Sq, monitor: Monitor) -> list[Owed]:
     longer for many commands than for few."""
     cq = sq.cq
     full = cq is not None and cq.full
+    host = ["driver", "platform"]
     parts = []
     if sq.rung:
-        parts.append(Owed("rung", len(sq.rung), *_of_rung(sq, full)))
+        parts.append(Owed("rung", len(sq.rung), *_of_rung(sq, full, monitor)))
     flight = len(sq.flight) - sq.parked
     if flight:
         # A completion may have been taken for that of another queue.
         unsure = monitor.unsure > 0 and not sq.from_start
         ball = ["driver", "device", "platform"] if unsure else ["device"]
-        parts.append(Owed("fetched", flight, ball, "finish it" if flight == 1 else "finish them"))
-    host = ["driver", "platform"]
+        text = "finish it" if flight == 1 else "finish them"
+        if full and not monitor.finishing_shows:
+            ball, text = host, "release entries of the full CQ: the device may wait for that"
+        parts.append(Owed("fetched", flight, ball, text))
     if sq.finished and full:
         parts.append(Owed("finished", sq.finished, host, "release entries of the full CQ"))
     elif sq.finished:
@@ -236,13 +239,13 @@ def _waiting(sq: Sq, monitor: Monitor) -> list[Stuck]:
     ]
 
 
-def _of_rung(sq: Sq, full: bool) -> tuple[list[str], str]:
+def _of_rung(sq: Sq, full: bool, monitor: Monitor) -> tuple[list[str], str]:
     """Who has the ball of entries that are rung and not fetched. A device may be out of requests
     only because of commands that it does not finish itself, or that a full CQ holds back."""
     if sq.dead:
         owed = f"delete the queue, whose tail in line {sq.dead} cannot be, and create it"
         return ["driver"], owed
-    if full and not sq.flight:
+    if full and not (sq.flight and monitor.finishing_shows):
         return ["driver", "platform"], "release entries of the full CQ: its commands hold requests"
     return ["device"], "fetch it" if len(sq.rung) == 1 else "fetch them"
 

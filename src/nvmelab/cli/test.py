@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 
 import click
-import msgspec
 
 from nvmelab.cli.options import Fail
 from nvmelab.link.base import LinkError
-from nvmelab.report.suite import check_table, junit_xml, result_lines, summary_line
+from nvmelab.report.suite import (
+    check_table,
+    junit_xml,
+    result_lines,
+    results_json,
+    summary_line,
+)
 from nvmelab.suite.all import CHECKS
 from nvmelab.suite.base import Check
 from nvmelab.suite.expectations import (
@@ -110,11 +116,7 @@ def test(
         if not results:
             raise Fail(problem) from None
     if as_json:
-        click.echo(
-            msgspec.json.encode(
-                {"target": target, "device": runner.name, "seed": seed, "checks": results}
-            )
-        )
+        click.echo(json.dumps(results_json(target, runner.name, seed, results)))
     else:
         click.echo(summary_line(target, runner.name, seed, results))
     for note in notes:

@@ -7,6 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+import msgspec
+
+from nvmelab.check.verdict import Verdict
+from nvmelab.report.diagnosis import stuck_text, verdict_json
 from nvmelab.suite.base import Check
 from nvmelab.suite.runner import Result
 
@@ -23,9 +27,28 @@ def result_lines(result: Result) -> str:
     if result.result == "skipped":
         return f"{head} {result.seen}"
     rows = [("expected", result.expected), ("seen", result.seen), ("rule", result.ref)]
+    if result.verdict:
+        rows.append(("judge", _judged(result.verdict)))
     if result.known:
         rows.append(("known", result.known))
     return "\n".join([head.rstrip(), *(_row(name, text) for name, text in rows)])
+
+
+def _judged(verdict: Verdict) -> str:
+    waits = "; ".join(stuck_text(part, None) for part in verdict.stuck)
+    return f"{verdict.verdict}: {waits}"
+
+
+def results_json(
+    target: str, device: str, seed: int, results: Sequence[Result]
+) -> dict[str, object]:
+    """One object."""
+    checks = [
+        msgspec.structs.asdict(result)
+        | {"verdict": verdict_json(result.verdict) if result.verdict else None}
+        for result in results
+    ]
+    return {"target": target, "device": device, "seed": seed, "checks": checks}
 
 
 def _row(name: str, text: str) -> str:
@@ -80,6 +103,8 @@ def junit_xml(target: str, seed: int, results: Sequence[Result]) -> bytes:
         elif result.result != "pass":
             kind = "failure" if result.result == "finding" else "error"
             text = f"expected: {result.expected}\nseen: {result.seen}\nrule: {result.ref}"
+            if result.verdict:
+                text += f"\njudge: {_judged(result.verdict)}"
             ElementTree.SubElement(case, kind, message=_xml(result.seen)).text = _xml(text)
     ElementTree.indent(suite)
     xml: str = ElementTree.tostring(suite, encoding="unicode")

@@ -12,9 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from nvmelab.check.rules import RULES
+from nvmelab.check.verdict import Verdict
+from nvmelab.check.witness import Witness
 from nvmelab.host.driver import Controller
 from nvmelab.host.errors import DeviceError, NotOffered
 from nvmelab.link.base import HostLink, LinkError
+from nvmelab.link.watched import WatchedLink
 from nvmelab.suite.base import Bench, Check, Finding, Skip
 
 Outcome = Literal["pass", "finding", "skipped", "error"]
@@ -32,6 +36,9 @@ class Result(msgspec.Struct, frozen=True):
     ref: str
     known: str = ""
     """Why this finding is expected of this device, from an expectations file."""
+    verdict: Verdict | None = None
+    """Of the judge, who saw what crossed the link; only of a finding that left something waiting
+    while everything was at rest."""
 
 
 def select(checks: Iterable[Check], patterns: Sequence[str]) -> list[Check]:
@@ -102,10 +109,33 @@ class Runner:
             link.close()
 
     def _run(self, check: Check) -> Result:
+        inner = self._connect()
+        witness = Witness(inner.memory)
+        link = WatchedLink(inner, witness)
+        result = self._tried(check, link)
+        if result.result in ("pass", "skipped") and (breaches := witness.breaches()):
+            first = breaches[0]
+            result = msgspec.structs.replace(
+                result,
+                result="finding",
+                expected=RULES[first.rule].text,
+                seen=f"{first.text} ({first.rule}; the judge sees it, the check does not)",
+                ref=first.ref,
+            )
+        elif result.result == "finding" and link.at_rest:
+            verdict = witness.verdict()
+            if verdict and verdict.stuck:
+                result = msgspec.structs.replace(result, verdict=verdict)
+        if result.result in ("finding", "error"):
+            self._drop()
+        return result
+
+    def _tried(self, check: Check, link: HostLink) -> Result:
+        """What the check itself finds."""
         outcome: Outcome = "pass"
         expected, seen, ref = check.expected, "as expected", check.ref
         try:
-            nvme = Controller(self._connect())
+            nvme = Controller(link)
             nvme.start()
             check.run(Bench(nvme, check.id, self._seed))
         except Finding as finding:
@@ -129,6 +159,4 @@ class Runner:
         ) as bug:
             words = f"{type(bug).__name__}: {bug}".strip(": ")
             outcome, seen = "error", f"a bug of nvmelab, please report it: {words}"
-        if outcome in ("finding", "error"):
-            self._drop()
         return Result(check.id, outcome, expected, seen, ref)

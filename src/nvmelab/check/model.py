@@ -108,7 +108,7 @@ class Cq:
 
     __slots__ = (
         *("base", "entries", "finished", "finished_of", "from_start", "head", "id", "ien", "most"),
-        *("phase", "posted", "posted_of", "tail", "unsignalled", "vector"),
+        *("phase", "posted", "posted_of", "strays", "tail", "unsignalled", "vector"),
     )
 
     def __init__(self, id: int, entries: int | None, *, from_start: bool) -> None:
@@ -136,11 +136,20 @@ class Cq:
         self.finished_of: Counter[Sq] = Counter()
         """How many in `finished` are of which queue, and in `posted`."""
         self.posted_of: Counter[Sq] = Counter()
+        self.strays = 0
+        """Entries that were posted for no command, and that the host has not released."""
 
     def finish(self, command: Command) -> None:
         """A command of this queue is done."""
         self.finished.append(command)
         self.finished_of[command.sq] += 1
+
+    def take_back(self, command: Command) -> None:
+        """Another command was meant: this one is not done."""
+        self.finished.remove(command)
+        _less(self.finished_of, command.sq)
+        command.finished, command.status, command.sqhd = 0, 0, None
+        command.sq.flight.setdefault(command.cid, command)
 
     def post(self) -> Command:
         """The oldest one that is done is posted."""

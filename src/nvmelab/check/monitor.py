@@ -231,6 +231,8 @@ class Monitor:
                 command.released = at
                 if self.on_released:
                     self.on_released(command)
+            elif cq.strays:
+                cq.strays -= 1
             elif cq.from_start and self.all_from_start:
                 self.find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
                 break

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nvmelab.check.model import Cq, Values
+from nvmelab.check.model import Command, Cq, Values
 
 if TYPE_CHECKING:
     from nvmelab.check.monitor import Monitor
@@ -32,15 +32,10 @@ class Postings:
             cq.unsignalled = cq.unsignalled or at
         command = next((c for c in cq.finished if c.cid == cid and c.sq.id == sqid), None)
         if command is None:
-            own = monitor.sqs.get(sqid)
-            twice = own and cid in own.twice
-            if own is None and sqid in monitor.deleted:
-                text = f"CID {cid:#x} of SQ {sqid} is posted, and that queue was deleted"
-                monitor.find("cq.after-deletion", text, monitor.deleted[sqid], at)
-            elif cq.from_start and monitor.all_from_start and not twice:
-                text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cqid}, and no such one is done"
-                monitor.find("cq.unknown-command", text, at)
-            return
+            command = self._mistaken(cq, sqid, cid)
+            if command is None:
+                self._stray(at, cq, sqid, cid)
+                return
         sq = command.sq
         if sq.from_start and sq.entries and command.sqhd is not None and sq.head is not None:
             moved = (sq.head - command.sqhd) % sq.entries
@@ -54,6 +49,31 @@ class Postings:
         cq.finished.remove(command)
         cq.finished.appendleft(command)
         monitor.post(cq, at)
+
+    def _mistaken(self, cq: Cq, sqid: int, cid: int) -> Command | None:
+        """The command, if another one was taken for it when it was finished: that is told with the
+        CID and the CQ, and a CID is only its queue's own."""
+        sq = self._monitor.sqs.get(sqid)
+        told = next((one for one in cq.finished if one.cid == cid), None)
+        if told is None or sq is None or sq.cq is not cq or cid not in sq.flight:
+            return None
+        command = sq.flight.pop(cid)
+        command.finished, command.status = told.finished, told.status
+        cq.take_back(told)
+        cq.finish(command)
+        return command
+
+    def _stray(self, at: int, cq: Cq, sqid: int, cid: int) -> None:
+        """An entry is posted for nothing that is done."""
+        monitor = self._monitor
+        cq.strays += 1
+        own = monitor.sqs.get(sqid)
+        if own is None and sqid in monitor.deleted:
+            text = f"CID {cid:#x} of SQ {sqid} is posted, and that queue was deleted"
+            monitor.find("cq.after-deletion", text, monitor.deleted[sqid], at)
+        elif cq.from_start and monitor.all_from_start and not (own and cid in own.twice):
+            text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cq.id}, and no such one is done"
+            monitor.find("cq.unknown-command", text, at)
 
     def _posting(self, at: int, cq: Cq, slot: int, phase: int) -> None:
         assert cq.entries

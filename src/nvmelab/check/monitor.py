@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from nvmelab.check.model import Command, Cq, Offer, Sq, Values, steps_between
+from nvmelab.check.model import ASKING, Command, Cq, Offer, Sq, Values, steps_between
 from nvmelab.check.postings import Postings
 from nvmelab.check.reporter import Reporter
 from nvmelab.check.rule import Finding
@@ -73,7 +73,6 @@ class Monitor:
         command, and its status without DNR, More and CRD."""
         self._counts: dict[str, int] = {}
         self._admin_entries: tuple[int, int] | None = None
-        self._last_admin: Command | None = None
         self.last_rung: Sq | None = None
         self.last_finished: Sq | None = None
         self.head_next: int | None = None
@@ -291,10 +290,8 @@ class Monitor:
             empty_at = at
         if empty_at and sq.rung:
             sq.dry = (sq.rung[0], empty_at)
-        if sqid == 0:
-            self._last_admin = command
-            if command.asks:
-                self.seen.add(command.asks[0])
+        if sqid == 0 and command.asks:
+            self.seen.add(command.asks[0])
 
     @staticmethod
     def _shows_doorbells(sq: Sq) -> bool:
@@ -302,13 +299,29 @@ class Monitor:
         return sq.tail != 0 or sq.id == 0
 
     def _asks(self, name: str) -> Handler:
-        """What the last admin command asks for, where its entry does not say so."""
+        """What an admin command asks for, where its entry does not say so: the one of that kind
+        that is in flight. Of several, as where they are fetched before one is carried out, nobody
+        knows which is meant, and so what becomes of which queue."""
+        opcode = ASKING[name]
 
         def asks(_at: int, values: Values) -> None:
-            if self._last_admin and self._last_admin.words is None:
-                self._last_admin.asks = name, values
+            flight = self.sq(0).flight.values()
+            mine = [one for one in flight if one.opcode == opcode and one.asks is None]
+            if len(mine) == 1:
+                mine[0].asks = name, values
+            elif mine and name != "set_feature":
+                self._forget_queues()
 
         return asks
+
+    def _forget_queues(self) -> None:
+        """Go on with the I/O queues as in a log that begins here."""
+        for queues in (self.sqs, self.cqs):
+            for qid in [qid for qid in queues if qid]:
+                del queues[qid]
+        self.sq(0).from_start = False
+        self.deleted.clear()
+        self._memory = None
 
     def _parked(self, _at: int, values: Values) -> None:
         command = self.sq(0).flight.get(values[0])
@@ -379,8 +392,9 @@ class Monitor:
             self._interrupt(at, ())
 
     def _interrupt(self, at: int, _values: Values) -> None:
-        """As `_msix`, without a vector: most likely of the queue that got a command last."""
-        if self.last_finished and self.last_finished.cq:
+        """As `_msix`, without a vector: most likely of the queue that got a command last. Where
+        entries show, they say more."""
+        if not self.exact and self.last_finished and self.last_finished.cq:
             self._posted(self.last_finished.cq, at)
 
     def _posted(self, cq: Cq, at: int) -> None:
@@ -450,7 +464,7 @@ class Monitor:
         self._memory = None
         self.sqs.clear()
         self.cqs.clear()
-        self.last = self._last_admin = self.last_rung = self.last_finished = self._entry = None
+        self.last = self.last_rung = self.last_finished = self._entry = None
         self.failed = self.shadows = self.shutdown = 0
 
     def _shutdown_set(self, at: int, _values: Values) -> None:

@@ -153,10 +153,14 @@ class Cq:
         self.finished.append(command)
         self.finished_of[command.sq] += 1
 
-    def take_back(self, command: Command) -> None:
-        """Another command was meant: this one is not done."""
+    def withdraw(self, command: Command) -> None:
+        """It is not posted here."""
         self.finished.remove(command)
         _less(self.finished_of, command.sq)
+
+    def take_back(self, command: Command) -> None:
+        """Another command was meant: this one is not done."""
+        self.withdraw(command)
         command.finished, command.status, command.sqhd = 0, 0, None
         command.sq.flight.setdefault(command.cid, command)
 

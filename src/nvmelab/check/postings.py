@@ -32,7 +32,7 @@ class Postings:
             cq.unsignalled = cq.unsignalled or at
         command = next((c for c in cq.finished if c.cid == cid and c.sq.id == sqid), None)
         if command is None:
-            command = self._mistaken(cq, sqid, cid)
+            command = self._mistaken(cq, sqid, cid) or self._elsewhere(at, cq, sqid, cid)
             if command is None:
                 self._stray(at, cq, sqid, cid)
                 return
@@ -61,6 +61,21 @@ class Postings:
         command.finished, command.status = told.finished, told.status
         cq.take_back(told)
         cq.finish(command)
+        return command
+
+    def _elsewhere(self, at: int, cq: Cq, sqid: int, cid: int) -> Command | None:
+        """The command, if it is done and was to be posted to another completion queue."""
+        sq = self._monitor.sqs.get(sqid)
+        home = sq.cq if sq and sq.from_start else None
+        if home is None or home is cq:
+            return None
+        done = (one for one in home.finished if one.cid == cid and one.sq is sq)
+        command = next(done, None)
+        if command:
+            text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cq.id}; SQ {sqid} has CQ {home.id}"
+            self._monitor.find("cq.wrong-queue", text, command.finished, at)
+            home.withdraw(command)
+            cq.finish(command)
         return command
 
     def _stray(self, at: int, cq: Cq, sqid: int, cid: int) -> None:

@@ -80,6 +80,19 @@ RULES: dict[str, Rule] = {
         "Base 2.2, 4.2.1 (SQID, CID)",
         ("finished", "cqe"),
     ),
+    "cq.wrong-queue": Rule(
+        "device",
+        "a completion is posted to the completion queue that its submission queue was created with",
+        "Base 2.2, 5.2.2 (CQID)",
+        ("cqe",),
+    ),
+    "cq.other-stalled": Rule(
+        "device",
+        "a full completion queue holds up only the submission queues that use it",
+        "Base 2.2, 3.3.1.2.1 (completion queue flow control)",
+        ("create_cq",),
+        kind="eventually",
+    ),
     "cq.after-deletion": Rule(
         "device",
         "nothing is posted for the commands of a submission queue that was deleted",

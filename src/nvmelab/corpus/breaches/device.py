@@ -187,6 +187,45 @@ class PostsAfterDeletion(Controller):
             self.left, self.last = self.last, None
 
 
+def crossed(nvme: Driver) -> None:
+    """Submission queue 1 has completion queue 2, and there is a completion queue 1."""
+    nvme.start(io_queues=4)
+    nvme.create_cq(entries=4)
+    nvme.create_sq(entries=4, cq=nvme.create_cq(entries=4)).read(slba=0).check()
+
+
+class PostsToItsNumber(Controller):
+    """A completion is posted to the completion queue that has the number of its submission
+    queue."""
+
+    def _post(self, cq: CompletionQueue) -> None:
+        request = cq.finished[0]
+        other = self.cqs[request.sq.id]
+        if other is not cq:
+            other.finished.append(cq.finished.popleft())
+            request.sq.cq = other
+        super()._post(other)
+        request.sq.cq = cq
+
+
+def leaves_one_full(nvme: Driver) -> None:
+    """A command is submitted while the completion queue of another queue is full."""
+    nvme.start(io_queues=4)
+    full = nvme.create_qpair(entries=8, cq_entries=3, release="held")
+    other = nvme.create_qpair(entries=4)
+    for number in range(5):
+        full.read(slba=number)
+    nvme.link.settle()
+    other.read(slba=0).check()
+
+
+class StallsOthers(Controller):
+    """Nothing is done for any queue while one completion queue is full."""
+
+    def run(self) -> bool:
+        return not any(cq.waits for cq in self.cqs.values()) and super().run()
+
+
 class InterruptsTwice(Controller):
     """Each interrupt is raised twice."""
 
@@ -228,4 +267,6 @@ BREACHES = [
     )
 ] + [
     Breach("interrupts-poller", "interrupts.disabled", "device", polls, InterruptsPoller),
+    Breach("posts-to-its-number", "cq.wrong-queue", "device", crossed, PostsToItsNumber),
+    Breach("stalls-others", "cq.other-stalled", "device", leaves_one_full, StallsOthers),
 ]

@@ -220,7 +220,7 @@ def asked(words: Values) -> Asked | None:
         case AdminOpcode.DELETE_IO_CQ:
             return "del_cq", (low,)
         case AdminOpcode.SET_FEATURES:
-            return "set_feature", (words[10] & 0xFF,)
+            return "set_feature", (words[10] & 0xFF, words[11])
         case AdminOpcode.DOORBELL_BUFFER_CONFIG:
             return "dbbuf_config", (base, words[8] | words[9] << 32)
     return None

@@ -44,7 +44,7 @@ RULES: dict[str, Rule] = {
     "commands.nsid-unused": Rule(
         "driver",
         "NSID is 0 in a command that does not use it",
-        "Base 2.2, 4.1.1 (NSID)",
+        "Base 2.2, 4.1.1 (NSID) and 5 (Figure 142)",
         ("sqe",),
     ),
     "commands.lba-range": Rule(
@@ -96,9 +96,12 @@ _NO_NSID = frozenset(
         *(AdminOpcode.CREATE_IO_CQ, AdminOpcode.CREATE_IO_SQ, AdminOpcode.DELETE_IO_CQ),
         *(AdminOpcode.DELETE_IO_SQ, AdminOpcode.ABORT, AdminOpcode.ASYNC_EVENT_REQUEST),
         AdminOpcode.DOORBELL_BUFFER_CONFIG,
+        # Firmware Commit and Image Download, Keep Alive, Virtualization Management, NVMe-MI Send
+        # and Receive, Sanitize.
+        *(0x10, 0x11, 0x18, 0x1C, 0x1D, 0x1E, 0x84),
     )
 )
-"""Admin commands that concern no namespace."""
+"""Admin commands that concern no namespace (Figure 142)."""
 
 
 class Commands:

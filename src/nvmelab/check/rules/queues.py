@@ -188,6 +188,12 @@ RULES: dict[str, Rule] = {
         ("create_cq",),
         "note",
     ),
+    "queues.number-requested": Rule(
+        "driver",
+        "at most 65,535 queues of a kind are asked for: NCQR and NSQR, 0's based, are not FFFFh",
+        "Base 2.2, 5.1.25.2.1 (NCQR, NSQR)",
+        ("set_feature",),
+    ),
     "queues.number-late": Rule(
         "driver",
         "the number of queues is not set once an I/O queue was created",
@@ -441,7 +447,13 @@ class Queues:
         return flaws
 
     def _feature(self, at: int, command: Command, values: Values, status: int) -> None:
-        if values[0] == Feature.NUMBER_OF_QUEUES and self._created:
+        fid, cdw11 = values
+        if fid != Feature.NUMBER_OF_QUEUES:
+            return
+        if 0xFFFF in (cdw11 >> 16, cdw11 & 0xFFFF):
+            text = f"65536 queues are asked for (CDW11 {cdw11:#x})"
+            self._monitor.find("queues.number-requested", text, command.fetched, at)
+        if self._created:
             text = "the number of queues is set when there was an I/O queue already"
             self._monitor.find("queues.number-late", text, self._created, command.fetched)
             if not status:

@@ -195,8 +195,7 @@ def crossed(nvme: Driver) -> None:
 
 
 class PostsToItsNumber(Controller):
-    """A completion is posted to the completion queue that has the number of its submission
-    queue."""
+    """A completion is posted to the queue that has the number of its submission queue."""
 
     def _post(self, cq: CompletionQueue) -> None:
         request = cq.finished[0]

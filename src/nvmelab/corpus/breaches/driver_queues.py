@@ -167,6 +167,12 @@ def number_not_asked(nvme: Driver) -> None:
     _create(nvme, number=False)
 
 
+def as_many_as_can_be_written(nvme: Driver) -> None:
+    """The number of queues that is asked for is FFFFh, 0's based."""
+    nvme.enable()
+    submit(nvme, SetFeatures(fid=Feature.NUMBER_OF_QUEUES, value=0xFFFF_FFFF))
+
+
 def number_after_queues(nvme: Driver) -> None:
     """The number of queues is set when there are I/O queues."""
     started(nvme)
@@ -234,6 +240,7 @@ BREACHES = [
         ("queues.overlap", queues_share_memory),
         ("queues.cleared", cq_not_cleared),
         ("queues.number-first", number_not_asked),
+        ("queues.number-requested", as_many_as_can_be_written),
         ("queues.number-late", number_after_queues),
         ("queues.deleted", deletes_nothing),
         ("queues.deleted", deletes_no_cq),

@@ -71,6 +71,9 @@ class Monitor:
         self.answered: list[Callable[[int, Command, int], None]] = []
         """Called for each command that is finished, before it takes effect: with the line, the
         command, and its status without DNR, More and CRD."""
+        self.admin_posted: list[Callable[[int, Command, int], None]] = []
+        """Called for each admin command whose entry is posted, where that shows: with the line, the
+        command, and its dword 0."""
         self._counts: dict[str, int] = {}
         self._admin_entries: tuple[int, int] | None = None
         self.last_rung: Sq | None = None

@@ -24,7 +24,7 @@ class Postings:
         """An entry is posted, which shows."""
         monitor = self._monitor
         monitor.exact = True
-        cqid, slot, _dw0, _dw1, sqhd, sqid, cid, phase, _status = values
+        cqid, slot, dw0, _dw1, sqhd, sqid, cid, phase, _status = values
         cq = monitor.cq(cqid)
         if cq.from_start and cq.entries:
             self._posting(at, cq, slot, phase)
@@ -49,6 +49,9 @@ class Postings:
         cq.finished.remove(command)
         cq.finished.appendleft(command)
         monitor.post(cq, at)
+        if not sqid:
+            for look in monitor.admin_posted:
+                look(at, command, dw0)
 
     def _mistaken(self, cq: Cq, sqid: int, cid: int) -> Command | None:
         """The command, if another one was taken for it when it was finished: that is told with the

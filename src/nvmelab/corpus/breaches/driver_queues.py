@@ -197,6 +197,35 @@ def deletes_cq_first(nvme: Driver) -> None:
     submit(nvme, DeleteIoCq(qid=queue.cq.qid))
 
 
+def pair_at_once(nvme: Driver) -> None:
+    """A submission queue and its completion queue are created by one ring of the doorbell."""
+    nvme.start(io_queues=4)
+    nvme.admin.sq.ring_each = False
+    nvme.admin.submit(CreateIoCq(qid=1, qsize=4, prp1=memory(nvme), ien=1))
+    nvme.admin.submit(CreateIoSq(qid=1, qsize=4, prp1=memory(nvme), cqid=1))
+    nvme.admin.sq.ring()
+
+
+def pair_ended_at_once(nvme: Driver) -> None:
+    """A completion queue is deleted without waiting for the end of its submission queue."""
+    queue = started(nvme)
+    nvme.admin.submit(DeleteIoSq(qid=queue.qid))
+    nvme.admin.submit(DeleteIoCq(qid=queue.cq.qid))
+
+
+def rings_before_completion(nvme: Driver) -> None:
+    """A command is submitted to a queue whose creation is carried out and not completed."""
+    nvme.start(io_queues=4)
+    cq, base = nvme.create_cq(entries=4), memory(nvme)
+    nvme.link.memory.write(base, Read(nsid=1, prp1=memory(nvme)).encode())
+    nvme.admin.submit(CreateIoSq(qid=1, qsize=4, prp1=base, cqid=cq.qid))
+    step = nvme.link.step
+    assert step
+    for _fetch_and_execute in range(2):
+        step(lambda _count: 0)
+    ring_tail(nvme, 1, 1)
+
+
 class AcceptsBadCq(Device):
     """Says that a submission queue was created whose completion queue is none."""
 
@@ -245,6 +274,9 @@ BREACHES = [
         ("queues.deleted", deletes_nothing),
         ("queues.deleted", deletes_no_cq),
         ("queues.deletion-order", deletes_cq_first),
+        ("queues.order", pair_at_once),
+        ("queues.order", pair_ended_at_once),
+        ("queues.order", rings_before_completion),
     )
 ] + [
     Breach("accepts-bad-cq", "queues.accepted", "both", sq_without_cq, AcceptsBadCq),

@@ -225,6 +225,30 @@ class StallsOthers(Controller):
         return not any(cq.waits for cq in self.cqs.values()) and super().run()
 
 
+def aborts(nvme: Driver) -> None:
+    """A command that the storage has is aborted, and another one follows."""
+    nvme.start(io_queues=4)
+    queue = nvme.create_qpair(entries=4)
+    storage = nvme.link.storage
+    assert storage
+    storage.hold = True
+    read = queue.read(slba=0)
+    nvme.link.settle()
+    nvme.abort(read).wait()
+    storage.let_go()
+    read.wait()
+    queue.read(slba=0).wait()
+
+
+class ClaimsAbort(Controller):
+    """An Abort says that a command was aborted, which goes on and succeeds."""
+
+    def finish(self, request: Request, status: int = 0) -> None:
+        if not request.sq.id and request.opcode == AdminOpcode.ABORT:
+            request.dw0 = 0
+        super().finish(request, status)
+
+
 class InterruptsTwice(Controller):
     """Each interrupt is raised twice."""
 
@@ -267,5 +291,6 @@ BREACHES = [
 ] + [
     Breach("interrupts-poller", "interrupts.disabled", "device", polls, InterruptsPoller),
     Breach("posts-to-its-number", "cq.wrong-queue", "device", crossed, PostsToItsNumber),
+    Breach("claims-abort", "commands.abort-answered", "device", aborts, ClaimsAbort),
     Breach("stalls-others", "cq.other-stalled", "device", leaves_one_full, StallsOthers),
 ]

@@ -50,6 +50,8 @@ class Monitor:
         """The line of the reset that it was not enabled after; 0 if it is, or may be."""
         self.shadows = 0
         """The line that switched shadow doorbells on; 0 if they are off."""
+        self.shadows_ended = 0
+        """The line of the reset that switched them off; 0 once they are configured again."""
         self.unsure = 0
         """The first completion that may be of several queues, whose creation was not seen."""
         self.twice: tuple[int, int] | None = None
@@ -192,6 +194,9 @@ class Monitor:
     def _update_sq_tail(self, at: int, values: Values) -> None:
         """A look at a shadow. The first one in a log may show what was fetched before it."""
         sq = self.sq(values[0])
+        if self.shadows_ended:
+            text = f"the shadow of SQ {values[0]}'s tail is looked at, and was not configured again"
+            self.find("reset.shadows-kept", text, self.shadows_ended, at)
         if sq.tail is None and sq.head is None:
             sq.tail = values[1]
         else:
@@ -381,7 +386,7 @@ class Monitor:
         elif asked == "del_cq":
             self.cqs.pop(values[0], None)
         elif asked == "dbbuf_config":
-            self.shadows = at
+            self.shadows, self.shadows_ended = at, 0
 
     # Completion queues.
 

@@ -9,7 +9,7 @@ from nvmelab.device.lifecycle import LifeCycle
 from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
 from nvmelab.host.driver import Controller as Driver
 from nvmelab.host.queues import CompletionQueue as HostQueue
-from nvmelab.spec.admin import CreateIoCq
+from nvmelab.spec.admin import CreateIoCq, DoorbellBufferConfig
 from nvmelab.spec.commands import AdminOpcode
 from nvmelab.spec.status import DNR, Status
 
@@ -249,6 +249,27 @@ class ClaimsAbort(Controller):
         super().finish(request, status)
 
 
+def resets_with_shadows(nvme: Driver) -> None:
+    """Shadow doorbells are used, and after a reset they are not."""
+    nvme.start(io_queues=4)
+    # Nothing else is to come there: what such a device stores would be taken for the driver's.
+    pages = (0x1030_0000, 0x1030_1000)
+    nvme.run(DoorbellBufferConfig(prp1=pages[0], prp2=pages[1]))
+    nvme.doorbells.use_shadow(*pages)
+    nvme.create_qpair(entries=4).read(slba=0).check()
+    nvme.start(io_queues=4)
+    nvme.create_qpair(entries=4).read(slba=0).check()
+
+
+class KeepsShadows(Controller):
+    """The shadow doorbells outlive a reset."""
+
+    def clear(self) -> None:
+        pages = self.shadows.pages
+        super().clear()
+        self.shadows.pages = pages
+
+
 class InterruptsTwice(Controller):
     """Each interrupt is raised twice."""
 
@@ -292,5 +313,6 @@ BREACHES = [
     Breach("interrupts-poller", "interrupts.disabled", "device", polls, InterruptsPoller),
     Breach("posts-to-its-number", "cq.wrong-queue", "device", crossed, PostsToItsNumber),
     Breach("claims-abort", "commands.abort-answered", "device", aborts, ClaimsAbort),
+    Breach("keeps-shadows", "reset.shadows-kept", "device", resets_with_shadows, KeepsShadows),
     Breach("stalls-others", "cq.other-stalled", "device", leaves_one_full, StallsOthers),
 ]

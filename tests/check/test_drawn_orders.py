@@ -11,6 +11,7 @@ import pytest
 
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import Verdict, judge
+from nvmelab.corpus.breaches.device import FetchesTwice
 from nvmelab.device.controller import Controller as Device
 from nvmelab.host.driver import Controller as Driver
 from nvmelab.host.queues import Pending
@@ -83,3 +84,17 @@ def test_nobody_is_accused_of_what_a_log_without_entries_does_not_show(
     pair.driver.link.settle()
     for said in (pair.verdict(rest=True), *read_back(file.getvalue())):
         assert (said.verdict, said.findings) == ("clean", [])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_driver_is_not_accused_of_an_entry_that_the_device_fetches_twice(seed: int) -> None:
+    class Drawn(FetchesTwice):
+        schedule = Schedule(seed, "", {})
+
+        def run(self) -> bool:
+            return self.schedule.turn(self)
+
+    pair = Pair(Drawn)
+    pair.run(workload)
+    findings = pair.verdict(rest=False).findings
+    assert {finding.party for finding in findings} == {"device"}

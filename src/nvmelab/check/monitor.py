@@ -273,11 +273,14 @@ class Monitor:
         if before and before.parked:
             sq.parked -= 1
         elif before:
-            sq.twice.add(cid)
-            if not self._early and not self._aborted:  # else it may be an old entry that is fetched
+            # Else it may be an old entry that is fetched, or was.
+            if not (self._early or self._aborted or cid in sq.twice):
                 text = f"CID {cid:#x} of SQ {sqid} is fetched again before it is finished"
                 self.find("sq.cid-in-use", text, before.fetched, at)
-        self._early = False
+            sq.twice.add(cid)
+        if self._early:
+            sq.twice.add(cid)
+            self._early = False
         entry, self._entry = self._entry, None
         words = entry[1] if entry and entry[0] == sqid else None
         command = self.last = sq.flight[cid] = Command(sq, cid, opcode, rung, at, words)

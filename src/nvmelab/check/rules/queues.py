@@ -83,7 +83,7 @@ RULES: dict[str, Rule] = {
     "cq.wrong-queue": Rule(
         "device",
         "a completion is posted to the completion queue that its submission queue was created with",
-        "Base 2.2, 5.2.2 (CQID)",
+        "Base 2.2, 3.3 (queue models) and 5.2.2 (CQID)",
         ("cqe",),
     ),
     "cq.other-stalled": Rule(

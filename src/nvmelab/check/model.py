@@ -9,15 +9,6 @@ from nvmelab.spec.commands import AdminOpcode
 Values = tuple[int, ...]
 Asked = tuple[str, Values]
 """What an admin command asks for: the event that says so, and its values."""
-ASKING = {
-    "create_sq": AdminOpcode.CREATE_IO_SQ,
-    "create_cq": AdminOpcode.CREATE_IO_CQ,
-    "del_sq": AdminOpcode.DELETE_IO_SQ,
-    "del_cq": AdminOpcode.DELETE_IO_CQ,
-    "set_feature": AdminOpcode.SET_FEATURES,
-    "dbbuf_config": AdminOpcode.DOORBELL_BUFFER_CONFIG,
-}
-"""Those events, and the commands that they tell of."""
 
 
 class Command:

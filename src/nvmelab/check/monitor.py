@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from nvmelab.check.model import ASKING, Command, Cq, Offer, Sq, Values, steps_between
+from nvmelab.check.asking import Asking
+from nvmelab.check.model import Command, Cq, Offer, Sq, Values, steps_between
 from nvmelab.check.postings import Postings
 from nvmelab.check.reporter import Reporter
 from nvmelab.check.rule import Finding
@@ -108,12 +109,6 @@ class Monitor:
             "finished": self._finished,
             "msix": self._msix,
             "interrupt": self._interrupt,
-            "create_sq": self._asks("create_sq"),
-            "create_cq": self._asks("create_cq"),
-            "del_sq": self._asks("del_sq"),
-            "del_cq": self._asks("del_cq"),
-            "dbbuf_config": self._asks("dbbuf_config"),
-            "set_feature": self._asks("set_feature"),
             "cc": self._cc,
             "aqattr": self._aqattr,
             "asq": lambda _at, values: self._base(0, values[0]),
@@ -128,7 +123,7 @@ class Monitor:
             "offers": self._offers,
         }
         lookers: dict[str, list[Handler]] = {}
-        for group in (*GROUPS, Postings, Reporter):
+        for group in (*GROUPS, Asking, Postings, Reporter):
             for name, handler in group(self).handlers.items():
                 lookers.setdefault(name, []).append(handler)
         for name in {*moves, *lookers}:
@@ -309,31 +304,6 @@ class Monitor:
         """With ioeventfd, QEMU logs no doorbells but those of queue 0."""
         return sq.tail != 0 or sq.id == 0
 
-    def _asks(self, name: str) -> Handler:
-        """What an admin command asks for, where its entry does not say so: the one of that kind
-        that is in flight. Of several, as where they are fetched before one is carried out, nobody
-        knows which is meant, and so what becomes of which queue."""
-        opcode = ASKING[name]
-
-        def asks(_at: int, values: Values) -> None:
-            flight = self.sq(0).flight.values()
-            mine = [one for one in flight if one.opcode == opcode and one.asks is None]
-            if len(mine) == 1:
-                mine[0].asks = name, values
-            elif mine and name != "set_feature":
-                self._forget_queues()
-
-        return asks
-
-    def _forget_queues(self) -> None:
-        """Go on with the I/O queues as in a log that begins here."""
-        for queues in (self.sqs, self.cqs):
-            for qid in [qid for qid in queues if qid]:
-                del queues[qid]
-        self.sq(0).from_start = False
-        self.deleted.clear()
-        self._memory = None
-
     def _parked(self, _at: int, values: Values) -> None:
         command = self.sq(0).flight.get(values[0])
         if command:
@@ -426,6 +396,15 @@ class Monitor:
         command.sq.request_freed(at)
 
     # The controller.
+
+    def forget_queues(self) -> None:
+        """Go on with the I/O queues as in a log that begins here."""
+        for queues in (self.sqs, self.cqs):
+            for qid in [qid for qid in queues if qid]:
+                del queues[qid]
+        self.sq(0).from_start = False
+        self.deleted.clear()
+        self._memory = None
 
     def memory_of_queues(self) -> list[tuple[str, int, int]]:
         """Name, first address and the address behind the last one of each queue, where known."""

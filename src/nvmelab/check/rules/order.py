@@ -29,24 +29,27 @@ RULES: dict[str, Rule] = {
 
 
 class Order:
-    """Looks at when Create and Delete commands, and entries of new queues, were rung."""
+    """Looks at when Create and Delete commands, and entries of new queues, were rung. It does so
+    when their completions are posted: without entries, what is posted is a guess."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._made: dict[int, Command] = {}
         """By CQID, the command that created it."""
-        self._ended: dict[int, list[Command]] = {}
-        """By CQID, the commands that deleted its submission queues."""
-        monitor.answered.append(self._answered)
+        self._used: dict[int, int] = {}
+        """By SQID, its CQID."""
+        self._ended: dict[int, Command] = {}
+        """By CQID, the last command that deleted one of its submission queues."""
         monitor.admin_posted.append(self._posted)
         self.handlers: dict[str, Callable[[int, Values], None]] = {"started": self._begin}
 
     def _begin(self, _at: int, _values: Values) -> None:
         self._made.clear()
+        self._used.clear()
         self._ended.clear()
 
-    def _answered(self, at: int, command: Command, status: int) -> None:
-        if command.asks is None or status or not command.sq.from_start:
+    def _posted(self, at: int, command: Command, _dw0: int) -> None:
+        if command.asks is None or command.status & 0x7FF or not command.sq.from_start:
             return
         name, values = command.asks
         if name == "create_cq":
@@ -54,28 +57,25 @@ class Order:
             self._ended.pop(values[1], None)
         elif name == "create_sq":
             sqid, cqid = values[1:3]
+            self._used[sqid] = cqid
             self._waited(at, command, self._made.get(cqid), f"SQ {sqid} is created on CQ {cqid}")
-        elif name == "del_sq":
-            sq = self._monitor.sqs.get(values[0])
-            if sq and sq.cq and sq.from_start:
-                self._ended.setdefault(sq.cq.id, []).append(command)
+            self._unused(at, command, sqid)
+        elif name == "del_sq" and values[0] in self._used:
+            self._ended[self._used.pop(values[0])] = command
         elif name == "del_cq":
-            for ended in self._ended.pop(values[0], ()):
-                self._waited(at, command, ended, f"CQ {values[0]} is deleted")
+            self._made.pop(values[0], None)
+            self._waited(
+                at, command, self._ended.pop(values[0], None), f"CQ {values[0]} is deleted"
+            )
 
     def _waited(self, at: int, command: Command, first: Command | None, text: str) -> None:
         """`command` was rung when `first` had been posted, or `text` says what is wrong."""
-        early = first and (not first.posted or command.rung < first.posted)
-        # Without entries, what is posted is a guess; where no doorbell shows, so is who rang when.
-        if first and early and self._monitor.exact and command.rung:
+        if first and command.rung and command.rung < first.posted:
             text = f"{text} by a command that was rung before CID {first.cid:#x} had completed"
             self._monitor.find("queues.order", text, command.rung, first.posted, at)
 
-    def _posted(self, at: int, command: Command, _dw0: int) -> None:
-        """A Create command is completed: until now, its queue was not to be used."""
-        if command.asks is None or command.asks[0] != "create_sq" or command.status & 0x7FF:
-            return
-        sqid = command.asks[1][1]
+    def _unused(self, at: int, command: Command, sqid: int) -> None:
+        """The queue's creation is completed now: until then it was not to be used."""
         sq = self._monitor.sqs.get(sqid)
         if sq and sq.most and not self._monitor.shadows:
             text = f"tail {sq.most} of SQ {sqid} was rung before its creation had completed"

@@ -110,6 +110,9 @@ def workload(nvme: Driver) -> None:
     again = nvme.create_qpair(entries=2)
     again.read(slba=0).check()
     leave_behind(nvme)
+    nvme.start(io_queues=2)
+    nvme.enable_shadow_doorbells()
+    nvme.create_qpair(entries=4).read(slba=0).check()
     nvme.enable()
 
 

@@ -229,6 +229,15 @@ def test_with_shadow_doorbells_the_shadow_counts(shadow: str) -> None:
     assert [part.state for part in verdict.stuck] == ["fetched"]
 
 
+def test_shadows_are_looked_at_after_a_reset_only_when_they_are_configured_again() -> None:
+    reset = "pci_nvme_mmio_stopped cleared controller enable bit\n" + START
+    look = "pci_nvme_update_sq_tail sqid 1 new_tail 0\n"
+    assert seen(SHADOWS + look + reset + SHADOWS + look).findings == []
+    assert seen(reset + look).findings == []  # they may have been configured before the log begins
+    (finding,) = seen(SHADOWS + look + reset + look).findings
+    assert (finding.rule, finding.party) == ("reset.shadows-kept", "device")
+
+
 def test_what_was_stored_and_not_rung_does_not_show() -> None:
     verdict = judge(seen(SHADOWS), rest=True)
     assert verdict.verdict == "undecided" and "dbcs=off" in verdict.notes[0]

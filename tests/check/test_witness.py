@@ -25,6 +25,7 @@ FOUND = {
     "refuses-shared-cq",
     "unknown-status",
     "posts-after-deletion",
+    "posts-to-its-number",
     "interrupts-poller",
 }
 """What a device does wrong that shows on the bus while it goes on."""

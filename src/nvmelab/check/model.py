@@ -110,7 +110,7 @@ class Cq:
 
     __slots__ = (
         *("base", "entries", "finished", "from_start", "head", "id", "ien", "most", "phase"),
-        *("posted", "tail", "unsignalled", "vector"),
+        *("posted", "strays", "tail", "unsignalled", "vector"),
     )
 
     def __init__(self, id: int, entries: int | None, *, from_start: bool) -> None:
@@ -135,23 +135,24 @@ class Cq:
         """Finished and not surely posted, oldest first."""
         self.posted: deque[Command] = deque()
         """Posted, as far as it is known, and not released by the host, oldest first."""
+        self.strays = 0
+        """Entries that were posted for no command, and that the host has not released."""
 
     def finish(self, command: Command) -> None:
         """A command of this queue is done."""
         self.finished.append(command)
         command.sq.finished += 1
 
-    def exchange(self, wrong: Command, meant: Command) -> None:
-        """It is `meant` that is done, and not the other one."""
-        self.finished[self.finished.index(wrong)] = meant
-        wrong.sq.flight[wrong.cid] = wrong
-        del meant.sq.flight[meant.cid]
-        wrong.sq.finished -= 1
-        meant.sq.finished += 1
-        meant.finished, meant.status = wrong.finished, wrong.status
-        # When it was finished its queue's head stood no further back than behind its own entry.
-        meant.sqhd = None
-        wrong.finished, wrong.status, wrong.sqhd = 0, 0, None
+    def withdraw(self, command: Command) -> None:
+        """It is not posted here."""
+        self.finished.remove(command)
+        command.sq.finished -= 1
+
+    def take_back(self, command: Command) -> None:
+        """Another command was meant: this one is not done."""
+        self.withdraw(command)
+        command.finished, command.status, command.sqhd = 0, 0, None
+        command.sq.flight.setdefault(command.cid, command)
 
     def post(self, command: Command) -> None:
         """One that is done is posted."""
@@ -205,7 +206,7 @@ def asked(words: Values) -> Asked | None:
         case AdminOpcode.DELETE_IO_CQ:
             return "del_cq", (low,)
         case AdminOpcode.SET_FEATURES:
-            return "set_feature", (words[10] & 0xFF,)
+            return "set_feature", (words[10] & 0xFF, words[11])
         case AdminOpcode.DOORBELL_BUFFER_CONFIG:
             return "dbbuf_config", (base, words[8] | words[9] << 32)
     return None

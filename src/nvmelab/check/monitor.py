@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from nvmelab.check.asking import Asking
 from nvmelab.check.model import Command, Cq, Offer, Sq, Values, steps_between
 from nvmelab.check.postings import Postings
 from nvmelab.check.reporter import Reporter
@@ -50,6 +51,8 @@ class Monitor:
         """The line of the reset that it was not enabled after; 0 if it is, or may be."""
         self.shadows = 0
         """The line that switched shadow doorbells on; 0 if they are off."""
+        self.shadows_ended = 0
+        """The line of the reset that switched them off; 0 once they are configured again."""
         self.unsure = 0
         """The first completion that may be of several queues, whose creation was not seen."""
         self.twice: tuple[int, int] | None = None
@@ -72,10 +75,14 @@ class Monitor:
         """The last command that was fetched."""
         self.answered: list[Callable[[int, Command, int], None]] = []
         """Called for each command that is finished, before it takes effect: with the line, the
-        command, and its status without DNR, More and CRD. Not for I/O commands that succeed."""
+        command, and its status without DNR, More and CRD. I/O commands that succeed are left
+        out unless somebody is `awaiting` one."""
+        self.awaiting = False
+        self.admin_posted: list[Callable[[int, Command, int], None]] = []
+        """Called for each admin command whose entry is posted, where that shows: with the line, the
+        command, and its dword 0."""
         self._counts: dict[str, int] = {}
         self._admin_entries: tuple[int, int] | None = None
-        self._last_admin: Command | None = None
         self.last_rung: Sq | None = None
         self.last_finished: Sq | None = None
         self.head_next: int | None = None
@@ -106,12 +113,6 @@ class Monitor:
             "finished": self._finished,
             "msix": self._msix,
             "interrupt": self._interrupt,
-            "create_sq": self._asks("create_sq"),
-            "create_cq": self._asks("create_cq"),
-            "del_sq": self._asks("del_sq"),
-            "del_cq": self._asks("del_cq"),
-            "dbbuf_config": self._asks("dbbuf_config"),
-            "set_feature": self._asks("set_feature"),
             "cc": self._cc,
             "aqattr": self._aqattr,
             "asq": lambda _at, values: self._base(0, values[0]),
@@ -126,7 +127,7 @@ class Monitor:
             "offers": self._offers,
         }
         lookers: dict[str, list[Handler]] = {}
-        for group in (*GROUPS, Postings, Reporter):
+        for group in (*GROUPS, Asking, Postings, Reporter):
             for name, handler in group(self).handlers.items():
                 lookers.setdefault(name, []).append(handler)
         for name in {*moves, *lookers}:
@@ -192,6 +193,9 @@ class Monitor:
     def _update_sq_tail(self, at: int, values: Values) -> None:
         """A look at a shadow. The first one in a log may show what was fetched before it."""
         sq = self.sq(values[0])
+        if self.shadows_ended:
+            text = f"the shadow of SQ {values[0]}'s tail is looked at, and was not configured again"
+            self.find("reset.shadows-kept", text, self.shadows_ended, at)
         if sq.tail is None and sq.head is None:
             sq.tail = values[1]
         else:
@@ -233,6 +237,8 @@ class Monitor:
                 command.released = at
                 if self.on_released:
                     self.on_released(command)
+            elif cq.strays:
+                cq.strays -= 1
             elif cq.from_start and self.all_from_start:
                 self.find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
                 break
@@ -266,11 +272,14 @@ class Monitor:
         if before and before.parked:
             sq.parked -= 1
         elif before:
-            sq.twice.add(cid)
-            if not self._early and not self._aborted:  # else it may be an old entry that is fetched
+            # Else it may be an old entry that is fetched, or was.
+            if not (self._early or self._aborted or cid in sq.twice):
                 text = f"CID {cid:#x} of SQ {sqid} is fetched again before it is finished"
                 self.find("sq.cid-in-use", text, before.fetched, at)
-        self._early = False
+            sq.twice.add(cid)
+        if self._early:
+            sq.twice.add(cid)
+            self._early = False
         entry, self._entry = self._entry, None
         words = entry[1] if entry and entry[0] == sqid else None
         command = self.last = sq.flight[cid] = Command(sq, cid, opcode, rung, at, words)
@@ -291,24 +300,13 @@ class Monitor:
             empty_at = at
         if empty_at and sq.rung:
             sq.dry = (sq.rung[0], empty_at)
-        if sqid == 0:
-            self._last_admin = command
-            if command.asks:
-                self.seen.add(command.asks[0])
+        if sqid == 0 and command.asks:
+            self.seen.add(command.asks[0])
 
     @staticmethod
     def _shows_doorbells(sq: Sq) -> bool:
         """With ioeventfd, QEMU logs no doorbells but those of queue 0."""
         return sq.tail != 0 or sq.id == 0
-
-    def _asks(self, name: str) -> Handler:
-        """What the last admin command asks for, where its entry does not say so."""
-
-        def asks(_at: int, values: Values) -> None:
-            if self._last_admin and self._last_admin.words is None:
-                self._last_admin.asks = name, values
-
-        return asks
 
     def _parked(self, _at: int, values: Values) -> None:
         command = self.sq(0).flight.get(values[0])
@@ -339,7 +337,7 @@ class Monitor:
             command.unpark()
         cq.finish(command)
         self.last_finished = sq
-        if status or not sq.id:  # nothing is to be said of an I/O command that succeeds
+        if status or not sq.id or self.awaiting:
             self._judge_answer(at, command, status & 0x7FF)
 
     def _judge_answer(self, at: int, command: Command, status: int) -> None:
@@ -370,7 +368,7 @@ class Monitor:
         elif asked == "del_cq":
             self.cqs.pop(values[0], None)
         elif asked == "dbbuf_config":
-            self.shadows = at
+            self.shadows, self.shadows_ended = at, 0
 
     # Completion queues.
 
@@ -384,8 +382,9 @@ class Monitor:
             self._interrupt(at, ())
 
     def _interrupt(self, at: int, _values: Values) -> None:
-        """As `_msix`, without a vector: most likely of the queue that got a command last."""
-        if self.last_finished and self.last_finished.cq:
+        """As `_msix`, without a vector: most likely of the queue that got a command last. Where
+        entries show, they say more."""
+        if not self.exact and self.last_finished and self.last_finished.cq:
             self._posted(self.last_finished.cq, at)
 
     def _posted(self, cq: Cq, at: int) -> None:
@@ -408,6 +407,15 @@ class Monitor:
             sq.request_freed(at)
 
     # The controller.
+
+    def forget_queues(self) -> None:
+        """Go on with the I/O queues as in a log that begins here."""
+        for queues in (self.sqs, self.cqs):
+            for qid in [qid for qid in queues if qid]:
+                del queues[qid]
+        self.sq(0).from_start = False
+        self.deleted.clear()
+        self._memory = None
 
     def memory_of_queues(self) -> list[tuple[str, int, int]]:
         """Name, first address and the address behind the last one of each queue, where known."""
@@ -457,7 +465,7 @@ class Monitor:
         self._memory = None
         self.sqs.clear()
         self.cqs.clear()
-        self.last = self._last_admin = self.last_rung = self.last_finished = self._entry = None
+        self.last = self.last_rung = self.last_finished = self._entry = None
         self.failed = self.shadows = self.shutdown = 0
 
     def _shutdown_set(self, at: int, _values: Values) -> None:

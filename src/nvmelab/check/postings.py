@@ -24,7 +24,7 @@ class Postings:
         """An entry is posted, which shows."""
         monitor = self._monitor
         monitor.exact = True
-        cqid, slot, _dw0, _dw1, sqhd, sqid, cid, phase, _status = values
+        cqid, slot, dw0, _dw1, sqhd, sqid, cid, phase, _status = values
         cq = monitor.cq(cqid)
         if cq.from_start and cq.entries:
             self._posting(at, cq, slot, phase)
@@ -33,17 +33,11 @@ class Postings:
         command = cq.finished[0] if cq.finished else None
         if command and (command.cid != cid or command.sq.id != sqid):
             command = next((c for c in cq.finished if c.cid == cid and c.sq.id == sqid), None)
-            command = command or self._taken_for_another(cq, sqid, cid)
         if command is None:
-            own = monitor.sqs.get(sqid)
-            twice = own and cid in own.twice
-            if own is None and sqid in monitor.deleted:
-                text = f"CID {cid:#x} of SQ {sqid} is posted, and that queue was deleted"
-                monitor.find("cq.after-deletion", text, monitor.deleted[sqid], at)
-            elif cq.from_start and monitor.all_from_start and not twice:
-                text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cqid}, and no such one is done"
-                monitor.find("cq.unknown-command", text, at)
-            return
+            command = self._mistaken(cq, sqid, cid) or self._elsewhere(at, cq, sqid, cid)
+            if command is None:
+                self._stray(at, cq, sqid, cid)
+                return
         sq = command.sq
         if sq.from_start and sq.entries and command.sqhd is not None and sq.head is not None:
             moved = (sq.head - command.sqhd) % sq.entries
@@ -55,17 +49,49 @@ class Postings:
                 monitor.find("cq.sqhd", text, command.finished, at)
         sq.told = sqhd
         monitor.post(cq, command, at)
+        if not sqid:
+            for look in monitor.admin_posted:
+                look(at, command, dw0)
 
-    def _taken_for_another(self, cq: Cq, sqid: int, cid: int) -> Command | None:
-        """A command that is being carried out, while one of the same CID and another queue of this
-        CQ is done: what tells of the end names no submission queue, and this one was meant."""
+    def _mistaken(self, cq: Cq, sqid: int, cid: int) -> Command | None:
+        """The command, if another one was taken for it when it was finished: that is told with the
+        CID and the CQ, and a CID is only its queue's own."""
         sq = self._monitor.sqs.get(sqid)
-        meant = sq.flight.get(cid) if sq and sq.cq is cq else None
-        other = next((command for command in cq.finished if command.cid == cid), None)
-        if sq is None or meant is None or other is None:
+        told = next((one for one in cq.finished if one.cid == cid), None)
+        if told is None or sq is None or sq.cq is not cq or cid not in sq.flight:
             return None
-        cq.exchange(other, meant)
-        return meant
+        command = sq.flight.pop(cid)
+        command.finished, command.status = told.finished, told.status
+        cq.take_back(told)
+        cq.finish(command)
+        return command
+
+    def _elsewhere(self, at: int, cq: Cq, sqid: int, cid: int) -> Command | None:
+        """The command, if it is done and was to be posted to another completion queue."""
+        sq = self._monitor.sqs.get(sqid)
+        home = sq.cq if sq and sq.from_start else None
+        if home is None or home is cq:
+            return None
+        done = (one for one in home.finished if one.cid == cid and one.sq is sq)
+        command = next(done, None)
+        if command:
+            text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cq.id}; SQ {sqid} has CQ {home.id}"
+            self._monitor.find("cq.wrong-queue", text, command.finished, at)
+            home.withdraw(command)
+            cq.finish(command)
+        return command
+
+    def _stray(self, at: int, cq: Cq, sqid: int, cid: int) -> None:
+        """An entry is posted for nothing that is done."""
+        monitor = self._monitor
+        cq.strays += 1
+        own = monitor.sqs.get(sqid)
+        if own is None and sqid in monitor.deleted:
+            text = f"CID {cid:#x} of SQ {sqid} is posted, and that queue was deleted"
+            monitor.find("cq.after-deletion", text, monitor.deleted[sqid], at)
+        elif cq.from_start and monitor.all_from_start and not (own and cid in own.twice):
+            text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cq.id}, and no such one is done"
+            monitor.find("cq.unknown-command", text, at)
 
     def _posting(self, at: int, cq: Cq, slot: int, phase: int) -> None:
         assert cq.entries

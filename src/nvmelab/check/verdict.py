@@ -129,7 +129,24 @@ def _broken_by_rest(monitor: Monitor, waiting: list[Stuck], word: Word) -> str:
         return RULES[due.rule].said
     if all(part.state == "posted" for part in waiting) and word == "device":
         return RULES["interrupts.raised"].said
+    if word == "device" and _stalled(monitor, waiting):
+        return RULES["cq.other-stalled"].said
     return PROGRESS[word].said
+
+
+def _stalled(monitor: Monitor, waiting: list[Stuck]) -> bool:
+    """A completion queue is full, and what the device owes is to commands of others that have room:
+    more than is finished there."""
+    if not any(cq.full for cq in monitor.cqs.values()):
+        return False
+    for part in waiting:
+        sq = monitor.sqs.get(part.sqid)
+        cq = sq.cq if sq and sq.from_start else None
+        if part.ball != ["device"] or part.state not in ("rung", "fetched", "finished"):
+            continue
+        if not cq or not cq.entries or len(cq.posted) + len(cq.finished) >= cq.entries - 1:
+            return False
+    return True
 
 
 def _notes(

@@ -275,8 +275,8 @@ class Witness:
     def _granted(self, command: Command, dw0: int, status: int) -> None:
         """The monitor is told how many queues there may be, when that was asked."""
         words = command.words
-        feature = command.asks == ("set_feature", (Feature.NUMBER_OF_QUEUES,))
-        if feature and words and not status & _STATUS:
+        name, values = command.asks or ("", ())
+        if name == "set_feature" and values[0] == Feature.NUMBER_OF_QUEUES and words and not status:
             asked = ((words[11] >> 16) + 1, (words[11] & 0xFFFF) + 1)
             self.live.emit("setfeat_numq", *asked, (dw0 >> 16) + 1, (dw0 & 0xFFFF) + 1)
 

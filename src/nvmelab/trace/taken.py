@@ -95,7 +95,7 @@ TAKEN: dict[str, Taken] = dict(
         _taken("del_sq", "del_sq", "*"),
         _taken("del_cq", "del_cq", "*"),
         _taken("dbbuf_config", "dbbuf_config", "*"),
-        _taken("setfeat", "set_feature", "fid"),
+        _taken("setfeat", "set_feature", "fid cdw11"),
         _taken("setfeat_numq", "number_of_queues", "*"),
         _taken("cq_not_cleared", "cq_not_cleared", "*"),
         # Commands.

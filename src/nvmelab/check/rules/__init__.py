@@ -8,7 +8,7 @@ explored by `explore.watch`).
 from __future__ import annotations
 
 from nvmelab.check.rule import Rule
-from nvmelab.check.rules import commands, interrupts, queues, registers, reset, transfer
+from nvmelab.check.rules import commands, interrupts, order, queues, registers, reset, transfer
 from nvmelab.trace.events import OURS
 from nvmelab.trace.taken import TAKEN
 
@@ -16,6 +16,7 @@ RULES: dict[str, Rule] = {
     **registers.RULES,
     **reset.RULES,
     **queues.RULES,
+    **order.RULES,
     **commands.RULES,
     **transfer.RULES,
     **interrupts.RULES,
@@ -25,6 +26,7 @@ GROUPS = (
     registers.Registers,
     reset.Reset,
     queues.Queues,
+    order.Order,
     commands.Commands,
     transfer.Transfer,
     interrupts.Interrupts,

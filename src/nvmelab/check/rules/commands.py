@@ -44,7 +44,7 @@ RULES: dict[str, Rule] = {
     "commands.nsid-unused": Rule(
         "driver",
         "NSID is 0 in a command that does not use it",
-        "Base 2.2, 4.1.1 (NSID)",
+        "Base 2.2, 4.1.1 (NSID) and 5 (Figure 142)",
         ("sqe",),
     ),
     "commands.lba-range": Rule(
@@ -73,6 +73,12 @@ RULES: dict[str, Rule] = {
         "Base 2.2, 5.1.2",
         ("parked",),
     ),
+    "commands.abort-answered": Rule(
+        "device",
+        "a command that an Abort says it has aborted ends with Command Abort Requested",
+        "Base 2.2, 5.1.1 (Abort)",
+        ("aborted",),
+    ),
     "commands.status-type": Rule(
         "device",
         "the status code type of a completion is one that is defined",
@@ -98,9 +104,12 @@ _NO_NSID = frozenset(
         *(AdminOpcode.CREATE_IO_CQ, AdminOpcode.CREATE_IO_SQ, AdminOpcode.DELETE_IO_CQ),
         *(AdminOpcode.DELETE_IO_SQ, AdminOpcode.ABORT, AdminOpcode.ASYNC_EVENT_REQUEST),
         AdminOpcode.DOORBELL_BUFFER_CONFIG,
+        # Firmware Commit and Image Download, Keep Alive, Virtualization Management, NVMe-MI Send
+        # and Receive, Sanitize.
+        *(0x10, 0x11, 0x18, 0x1C, 0x1D, 0x1E, 0x84),
     )
 )
-"""Admin commands that concern no namespace."""
+"""Admin commands that concern no namespace (Figure 142)."""
 
 
 class Commands:
@@ -110,7 +119,12 @@ class Commands:
         self._monitor = monitor
         self._told = 0
         """Asynchronous events that were told of and whose request has not ended."""
+        self._aborts: dict[int, Command] = {}
+        """By CID of an Abort, the command that was in flight under the CID it names."""
+        self._aborted: list[tuple[int, Command]] = []
+        """Lines that say that a command was aborted, and the command, whose entry is awaited."""
         monitor.answered.append(self._answered)
+        monitor.admin_posted.append(self._posted)
         self.handlers: dict[str, Callable[[int, Values], None]] = {
             "sqe": self._sqe,
             "command": self._command,
@@ -122,6 +136,9 @@ class Commands:
 
     def _begin(self, _at: int, _values: Values) -> None:
         self._told = 0
+        self._aborts.clear()
+        self._aborted.clear()
+        self._monitor.awaiting = False
 
     def _command(self, at: int, values: Values) -> None:
         if values[0] == 0xFFFF:
@@ -142,11 +159,45 @@ class Commands:
             find("commands.psdt", f"{name} has PSDT {word >> 14:#x}", at)
         if not sqid and opcode in _NO_NSID and words[1]:
             find("commands.nsid-unused", f"{name} has NSID {words[1]:#x}", at)
+        if not sqid and opcode == AdminOpcode.ABORT:
+            self._abort(words)
         masks = _RESERVED.get(opcode, _ANY) if not sqid else _ANY
         if any(map(operator.and_, words, masks)):
             strays = (number for number in range(16) if words[number] & masks[number])
             text = ", ".join(f"CDW{number} {words[number]:#x}" for number in strays)
             find("commands.reserved", f"{name}: {text}", at)
+
+    def _abort(self, words: Values) -> None:
+        """What is meant is known where it is in flight, and no other command had its CID."""
+        sq, cid = self._monitor.sqs.get(words[10] & 0xFFFF), words[10] >> 16
+        self._aborts.pop(words[0] >> 16, None)
+        if sq and sq.from_start and cid in sq.flight and cid not in sq.twice:
+            self._aborts[words[0] >> 16] = sq.flight[cid]
+
+    def _posted(self, at: int, command: Command, dw0: int) -> None:
+        """An admin command is completed: bit 0 of an Abort's dword 0 says that nothing was aborted
+        before that."""
+        if command.opcode != AdminOpcode.ABORT:
+            return
+        meant = self._aborts.pop(command.cid, None)
+        if meant and not command.status & 0x7FF and not dw0 & 1:
+            self._monitor.seen.add("aborted")
+            self._aborted.append((at, meant))
+            self._await_aborted()
+
+    def _await_aborted(self) -> None:
+        """Only an entry says for certain which command it is of."""
+        waiting = self._aborted
+        self._aborted = []
+        for at, command in waiting:
+            status, sq = command.status & 0x7FF, command.sq
+            if not command.posted:
+                if self._monitor.sqs.get(sq.id) is sq:
+                    self._aborted.append((at, command))
+            elif status != Status.COMMAND_ABORT_REQUESTED and command.cid not in sq.twice:
+                text = f"CID {command.cid:#x} of SQ {sq.id} was aborted, and ends with {status:#x}"
+                self._monitor.find("commands.abort-answered", text, at, command.posted)
+        self._monitor.awaiting = bool(self._aborted)
 
     def _lba_range(self, at: int, values: Values) -> None:
         start, count, limit = values
@@ -173,6 +224,8 @@ class Commands:
         if 4 <= status >> 8 <= 6:
             text = f"CID {command.cid:#x} of SQ {command.sq.id} ends with status {status:#x}"
             find("commands.status-type", text, *lines)
+        if self._aborted:
+            self._await_aborted()
         if command.sq.id or command.opcode != AdminOpcode.ASYNC_EVENT_REQUEST:
             return
         if command.parked and not status:

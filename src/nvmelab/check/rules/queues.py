@@ -80,6 +80,19 @@ RULES: dict[str, Rule] = {
         "Base 2.2, 4.2.1 (SQID, CID)",
         ("finished", "cqe"),
     ),
+    "cq.wrong-queue": Rule(
+        "device",
+        "a completion is posted to the completion queue that its submission queue was created with",
+        "Base 2.2, 3.3 (queue models) and 5.2.2 (CQID)",
+        ("cqe",),
+    ),
+    "cq.other-stalled": Rule(
+        "device",
+        "a full completion queue holds up only the submission queues that use it",
+        "Base 2.2, 3.3.1.2.1 (completion queue flow control)",
+        ("create_cq",),
+        kind="eventually",
+    ),
     "cq.after-deletion": Rule(
         "device",
         "nothing is posted for the commands of a submission queue that was deleted",
@@ -174,6 +187,12 @@ RULES: dict[str, Rule] = {
         "Base 2.2, 3.5.1 (initialization)",
         ("create_cq",),
         "note",
+    ),
+    "queues.number-requested": Rule(
+        "driver",
+        "at most 65,535 queues of a kind are asked for: NCQR and NSQR, 0's based, are not FFFFh",
+        "Base 2.2, 5.1.25.2.1 (NCQR, NSQR)",
+        ("set_feature",),
     ),
     "queues.number-late": Rule(
         "driver",
@@ -428,7 +447,13 @@ class Queues:
         return flaws
 
     def _feature(self, at: int, command: Command, values: Values, status: int) -> None:
-        if values[0] == Feature.NUMBER_OF_QUEUES and self._created:
+        fid, cdw11 = values
+        if fid != Feature.NUMBER_OF_QUEUES:
+            return
+        if 0xFFFF in (cdw11 >> 16, cdw11 & 0xFFFF):
+            text = f"65536 queues are asked for (CDW11 {cdw11:#x})"
+            self._monitor.find("queues.number-requested", text, command.fetched, at)
+        if self._created:
             text = "the number of queues is set when there was an I/O queue already"
             self._monitor.find("queues.number-late", text, self._created, command.fetched)
             if not status:

@@ -43,6 +43,12 @@ RULES: dict[str, Rule] = {
         "Base 2.2, 3.1.4.5 (CC.CSS)",
         ("started", "unsupported_css"),
     ),
+    "registers.arbitration": Rule(
+        "driver",
+        "CC.AMS is round robin, or an arbitration mechanism that CAP.AMS has",
+        "Base 2.2, 3.1.4.5 (CC.AMS)",
+        ("cc",),
+    ),
     "registers.cc-enabled": Rule(
         "driver",
         "CC.MPS, CC.AMS and CC.CSS are changed only while CC.EN is 0",
@@ -92,6 +98,8 @@ _SHN, _IOSQES, _IOCQES = 3 << 14, 0xF << 16, 0xF << 20
 _WIDE = frozenset((0x00, 0x28, 0x30, 0x48, 0x50))
 """Offsets of the registers that have 8 bytes: CAP, ASQ, ACQ, BPMBL, CMBMSC."""
 _EN, _CSS, _MPS, _AMS = 1, 7 << 4, 0xF << 7, 7 << 11
+_WEIGHTED, _OF_VENDOR = 1 << 11, 7 << 11
+"""CC.AMS: what a controller may offer besides round robin, 0. The other values are reserved."""
 
 
 class Registers:
@@ -99,8 +107,10 @@ class Registers:
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
+        self._cc_at = 0
         self.handlers: dict[str, Callable[[int, Values], None]] = {
             "cc": self._cc,
+            "offers": self._offers,
             "aqattr": self._admin_register,
             "asq": self._admin_register,
             "acq": self._admin_register,
@@ -120,6 +130,9 @@ class Registers:
         old, new = self._monitor.cc, values[0]
         if new & _SHN == _SHN:
             self._monitor.find("registers.shn-reserved", f"CC.SHN is 11b: {new:#x}", at)
+        self._cc_at = at
+        if new & _EN and not (old or 0) & _EN and new & _AMS not in (0, _WEIGHTED, _OF_VENDOR):
+            self._arbitration(new)
         if old is None or not old & new & _EN:
             return
         for queues, field in ((self._monitor.sqs, _IOSQES), (self._monitor.cqs, _IOCQES)):
@@ -130,6 +143,16 @@ class Registers:
             if (old ^ new) & field:
                 text = f"CC.{name} is changed while the controller is enabled: {old:#x}, {new:#x}"
                 self._monitor.find("registers.cc-enabled", text, self._monitor.enabled, at)
+
+    def _offers(self, _at: int, _values: Values) -> None:
+        # What our own controller offers is known: round robin. It says so once it is enabled.
+        cc = self._monitor.cc or 0
+        if cc & _AMS in (_WEIGHTED, _OF_VENDOR):
+            self._arbitration(cc)
+
+    def _arbitration(self, cc: int) -> None:
+        text = f"enabled with CC.AMS {(cc & _AMS) >> 11:03b}b, which is not offered"
+        self._monitor.find("registers.arbitration", text, self._cc_at)
 
     def _admin_register(self, at: int, _values: Values) -> None:
         if self._monitor.enabled:

@@ -50,6 +50,12 @@ RULES: dict[str, Rule] = {
         "Base 2.2, 3.1.4.5 (CC.EN)",
         ("cqe",),
     ),
+    "reset.shadows-kept": Rule(
+        "device",
+        "shadow doorbells are not looked at after a reset, before they are configured again",
+        "Base 2.2, 5.2.5 (not retained across a Controller Level Reset)",
+        ("dbbuf_config",),
+    ),
     "reset.ready": Rule(
         "device",
         "CSTS.RDY follows CC.EN",
@@ -94,6 +100,7 @@ class Reset:
             "start_failed": self._start_failed,
             "stopped": self._stopped,
             "reset": self._reset,
+            "dbbuf_config": self._configured,
             "shutdown_set": self._shutdown_set,
             "shutdown_cleared": self._shutdown_cleared,
             "err_cfs": self._start_failed,
@@ -137,8 +144,13 @@ class Reset:
     def _start_failed(self, _at: int, _values: Values) -> None:
         self._monitor.due.clear()
 
-    def _stopped(self, _at: int, _values: Values) -> None:
+    def _stopped(self, at: int, _values: Values) -> None:
         self._monitor.due.pop("shutdown", None)
+        if self._monitor.shadows:
+            self._monitor.shadows_ended = at
+
+    def _configured(self, _at: int, _values: Values) -> None:
+        self._monitor.shadows_ended = 0
 
     def _reset(self, at: int, values: Values) -> None:
         self._stopped(at, values)

@@ -9,7 +9,7 @@ from nvmelab.device.lifecycle import LifeCycle
 from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
 from nvmelab.host.driver import Controller as Driver
 from nvmelab.host.queues import CompletionQueue as HostQueue
-from nvmelab.spec.admin import CreateIoCq
+from nvmelab.spec.admin import CreateIoCq, DoorbellBufferConfig
 from nvmelab.spec.commands import AdminOpcode
 from nvmelab.spec.status import DNR, Status
 
@@ -187,6 +187,89 @@ class PostsAfterDeletion(Controller):
             self.left, self.last = self.last, None
 
 
+def crossed(nvme: Driver) -> None:
+    """Submission queue 1 has completion queue 2, and there is a completion queue 1."""
+    nvme.start(io_queues=4)
+    nvme.create_cq(entries=4)
+    nvme.create_sq(entries=4, cq=nvme.create_cq(entries=4)).read(slba=0).check()
+
+
+class PostsToItsNumber(Controller):
+    """A completion is posted to the queue that has the number of its submission queue."""
+
+    def _post(self, cq: CompletionQueue) -> None:
+        request = cq.finished[0]
+        other = self.cqs[request.sq.id]
+        if other is not cq:
+            other.finished.append(cq.finished.popleft())
+            request.sq.cq = other
+        super()._post(other)
+        request.sq.cq = cq
+
+
+def leaves_one_full(nvme: Driver) -> None:
+    """A command is submitted while the completion queue of another queue is full."""
+    nvme.start(io_queues=4)
+    full = nvme.create_qpair(entries=8, cq_entries=3, release="held")
+    other = nvme.create_qpair(entries=4)
+    for number in range(5):
+        full.read(slba=number)
+    nvme.link.settle()
+    other.read(slba=0).check()
+
+
+class StallsOthers(Controller):
+    """Nothing is done for any queue while one completion queue is full."""
+
+    def run(self) -> bool:
+        return not any(cq.waits for cq in self.cqs.values()) and super().run()
+
+
+def aborts(nvme: Driver) -> None:
+    """A command that the storage has is aborted, and another one follows."""
+    nvme.start(io_queues=4)
+    queue = nvme.create_qpair(entries=4)
+    storage = nvme.link.storage
+    assert storage
+    storage.hold = True
+    read = queue.read(slba=0)
+    nvme.link.settle()
+    nvme.abort(read).wait()
+    storage.let_go()
+    read.wait()
+    queue.read(slba=0).wait()
+
+
+class ClaimsAbort(Controller):
+    """An Abort says that a command was aborted, which goes on and succeeds."""
+
+    def finish(self, request: Request, status: int = 0) -> None:
+        if not request.sq.id and request.opcode == AdminOpcode.ABORT:
+            request.dw0 = 0
+        super().finish(request, status)
+
+
+def resets_with_shadows(nvme: Driver) -> None:
+    """Shadow doorbells are used, and after a reset they are not."""
+    nvme.start(io_queues=4)
+    # Nothing else is to come there: what such a device stores would be taken for the driver's.
+    pages = (0x1030_0000, 0x1030_1000)
+    nvme.run(DoorbellBufferConfig(prp1=pages[0], prp2=pages[1]))
+    nvme.doorbells.use_shadow(*pages)
+    nvme.create_qpair(entries=4).read(slba=0).check()
+    nvme.start(io_queues=4)
+    nvme.create_qpair(entries=4).read(slba=0).check()
+
+
+class KeepsShadows(Controller):
+    """The shadow doorbells outlive a reset."""
+
+    def clear(self) -> None:
+        pages = self.shadows.pages
+        super().clear()
+        self.shadows.pages = pages
+
+
 class InterruptsTwice(Controller):
     """Each interrupt is raised twice."""
 
@@ -228,4 +311,8 @@ BREACHES = [
     )
 ] + [
     Breach("interrupts-poller", "interrupts.disabled", "device", polls, InterruptsPoller),
+    Breach("posts-to-its-number", "cq.wrong-queue", "device", crossed, PostsToItsNumber),
+    Breach("claims-abort", "commands.abort-answered", "device", aborts, ClaimsAbort),
+    Breach("keeps-shadows", "reset.shadows-kept", "device", resets_with_shadows, KeepsShadows),
+    Breach("stalls-others", "cq.other-stalled", "device", leaves_one_full, StallsOthers),
 ]

@@ -51,6 +51,12 @@ def nsid_of_no_namespace(nvme: Driver) -> None:
     submit(nvme, Abort(nsid=1, sqid=0, aborted_cid=99))
 
 
+def sanitizes_a_namespace(nvme: Driver) -> None:
+    """A Sanitize command, as edk2 sent it: with an NSID."""
+    nvme.start()
+    submit(nvme, _raw(Abort(), dw0=0x84, dw1=1))
+
+
 def beyond_the_end(nvme: Driver) -> None:
     """A read goes beyond the end of the namespace."""
     queue = started(nvme)
@@ -125,6 +131,7 @@ BREACHES = [
         ("commands.psdt", sgl_admin),
         ("commands.reserved", reserved_set),
         ("commands.nsid-unused", nsid_of_no_namespace),
+        ("commands.nsid-unused", sanitizes_a_namespace),
         ("commands.lba-range", beyond_the_end),
         ("commands.mdts", beyond_mdts),
         ("commands.events-limit", too_many_event_requests),

@@ -167,6 +167,12 @@ def number_not_asked(nvme: Driver) -> None:
     _create(nvme, number=False)
 
 
+def as_many_as_can_be_written(nvme: Driver) -> None:
+    """The number of queues that is asked for is FFFFh, 0's based."""
+    nvme.enable()
+    submit(nvme, SetFeatures(fid=Feature.NUMBER_OF_QUEUES, value=0xFFFF_FFFF))
+
+
 def number_after_queues(nvme: Driver) -> None:
     """The number of queues is set when there are I/O queues."""
     started(nvme)
@@ -189,6 +195,35 @@ def deletes_cq_first(nvme: Driver) -> None:
     """A completion queue is deleted before its submission queue."""
     queue = started(nvme)
     submit(nvme, DeleteIoCq(qid=queue.cq.qid))
+
+
+def pair_at_once(nvme: Driver) -> None:
+    """A submission queue and its completion queue are created by one ring of the doorbell."""
+    nvme.start(io_queues=4)
+    nvme.admin.sq.ring_each = False
+    nvme.admin.submit(CreateIoCq(qid=1, qsize=4, prp1=memory(nvme), ien=1))
+    nvme.admin.submit(CreateIoSq(qid=1, qsize=4, prp1=memory(nvme), cqid=1))
+    nvme.admin.sq.ring()
+
+
+def pair_ended_at_once(nvme: Driver) -> None:
+    """A completion queue is deleted without waiting for the end of its submission queue."""
+    queue = started(nvme)
+    nvme.admin.submit(DeleteIoSq(qid=queue.qid))
+    nvme.admin.submit(DeleteIoCq(qid=queue.cq.qid))
+
+
+def rings_before_completion(nvme: Driver) -> None:
+    """A command is submitted to a queue whose creation is carried out and not completed."""
+    nvme.start(io_queues=4)
+    cq, base = nvme.create_cq(entries=4), memory(nvme)
+    nvme.link.memory.write(base, Read(nsid=1, prp1=memory(nvme)).encode())
+    nvme.admin.submit(CreateIoSq(qid=1, qsize=4, prp1=base, cqid=cq.qid))
+    step = nvme.link.step
+    assert step
+    for _fetch_and_execute in range(2):
+        step(lambda _count: 0)
+    ring_tail(nvme, 1, 1)
 
 
 class AcceptsBadCq(Device):
@@ -234,10 +269,14 @@ BREACHES = [
         ("queues.overlap", queues_share_memory),
         ("queues.cleared", cq_not_cleared),
         ("queues.number-first", number_not_asked),
+        ("queues.number-requested", as_many_as_can_be_written),
         ("queues.number-late", number_after_queues),
         ("queues.deleted", deletes_nothing),
         ("queues.deleted", deletes_no_cq),
         ("queues.deletion-order", deletes_cq_first),
+        ("queues.order", pair_at_once),
+        ("queues.order", pair_ended_at_once),
+        ("queues.order", rings_before_completion),
     )
 ] + [
     Breach("accepts-bad-cq", "queues.accepted", "both", sq_without_cq, AcceptsBadCq),

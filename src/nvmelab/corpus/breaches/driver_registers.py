@@ -45,6 +45,23 @@ def unknown_command_set(nvme: Driver) -> None:
     nvme.write_cc(Cc(en=1, css=3, iosqes=6, iocqes=4))
 
 
+def _enabled_with(nvme: Driver, **fields: int) -> None:
+    nvme.disable()
+    nvme.prepare()
+    nvme.write_cc(Cc(en=1, iosqes=6, iocqes=4, **fields))
+    nvme.wait_csts("CSTS.RDY 1", rdy=1)
+
+
+def arbitration_reserved(nvme: Driver) -> None:
+    """CC.AMS is a reserved value."""
+    _enabled_with(nvme, ams=2)
+
+
+def arbitration_not_offered(nvme: Driver) -> None:
+    """CC.AMS is weighted round robin, which CAP.AMS does not have."""
+    _enabled_with(nvme, ams=1)
+
+
 def page_size_changed(nvme: Driver) -> None:
     """CC.MPS is changed while the controller is enabled."""
     nvme.start()
@@ -155,6 +172,8 @@ BREACHES = [
         ("registers.admin-queue-base", admin_queue_unaligned),
         ("registers.page-size", page_too_large),
         ("registers.command-set", unknown_command_set),
+        ("registers.arbitration", arbitration_reserved),
+        ("registers.arbitration", arbitration_not_offered),
         ("registers.cc-enabled", page_size_changed),
         ("registers.access", narrow_write),
         ("registers.read-only", csts_written),

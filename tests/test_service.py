@@ -16,7 +16,9 @@ from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
 from nvmelab.service import Disk, Service
 from nvmelab.snapshot import Snapshot
+from nvmelab.trace.capture import CaptureFile, CaptureReader
 from tests.link.vfio_user.conftest import Peer
+from tests.trace.test_capture import SERVED
 
 
 @pytest.fixture
@@ -69,6 +71,21 @@ def test_it_says_whether_a_guest_is_there_and_the_verdict_so_far(
     assert state.guest and state.check and state.check.verdict == "driver"
     service.close()
     guest.sock.close()
+
+
+def test_the_judge_counts_events_as_the_capture_does(
+    image: str, path: str, loop: Loop, tmp_path: Path
+) -> None:
+    capture = CaptureFile(str(tmp_path / "run.capture"), SERVED)
+    live = LiveMonitor()
+    service = Service(Disk(image), path, loop, check=live, capture=capture)
+    service.function.bar_read(0, 0, 4)  # an event that the judge has no use for
+    service.function.bar_write(0, 0x1000 + 8 * 7, 4, 1)
+    service.close()
+    (finding,) = live.monitor.findings
+    events = CaptureReader([(tmp_path / "run.capture").read_bytes()])
+    names = {number: name for number, _ns, name, _values in events}
+    assert [names[number] for number in finding.evidence] == ["ub_db_wr_invalid_sq"]
 
 
 def test_a_name_that_is_no_unicode_is_served(tmp_path: Path, path: str, loop: Loop) -> None:

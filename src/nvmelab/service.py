@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from nvmelab.check.live import EVENTS, LiveMonitor
+from nvmelab.check.live import LiveMonitor
 from nvmelab.check.rule import Finding
 from nvmelab.check.verdict import Verdict, judge
 from nvmelab.device.controller import Controller, ControllerConfig
@@ -37,7 +37,7 @@ from nvmelab.storage.file import CACHE_MODES, CacheMode, FileBackend
 from nvmelab.storage.worker import Worker
 from nvmelab.trace.bus import Bus, Emit
 from nvmelab.trace.capture import CaptureFile
-from nvmelab.trace.events import EVENTS as EVERY_EVENT
+from nvmelab.trace.events import EVENTS
 from nvmelab.trace.file import TraceFile
 
 _log = logging.getLogger("nvmelab.service")
@@ -160,7 +160,7 @@ class Service:
             return self.capture.emit if self.capture else None
         bus = self.trace.bus if self.trace else Bus()
         if self.capture:
-            bus.subscribe(self.capture.listen, EVERY_EVENT)
+            bus.subscribe(self.capture.listen, EVENTS)
         if self.live:
             bus.subscribe(self.live, EVENTS)
         return bus.emitter

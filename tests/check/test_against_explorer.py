@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from nvmelab.check.live import EVENTS, LiveMonitor
+from nvmelab.check.live import LiveMonitor
 from nvmelab.check.verdict import Verdict, judge
 from nvmelab.corpus.faults import FAULTS, Fault
 from nvmelab.explore.explore import Plan, explore
@@ -15,6 +15,7 @@ from nvmelab.explore.setting import Setting
 from nvmelab.explore.system import SUBMIT, Label, System
 from nvmelab.explore.watch import Violation
 from nvmelab.trace.bus import Bus
+from nvmelab.trace.events import EVENTS
 from nvmelab.trace.qemu_reader import read_log
 from tests.check.test_monitor import START
 

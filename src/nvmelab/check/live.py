@@ -16,8 +16,6 @@ from nvmelab.limits import LIVE_EVENTS_KEPT
 from nvmelab.trace.events import EVENTS as EVENTS_TABLE
 from nvmelab.trace.taken import TAKEN
 
-EVENTS = frozenset(TAKEN)
-
 
 class Feeder:
     """Gives events, whole, to the handlers of a monitor, which take some of their values."""
@@ -28,7 +26,7 @@ class Feeder:
         """By event: what takes all of its values."""
 
     def take(self, number: int, name: str, values: tuple[Any, ...]) -> None:
-        """An event of EVENTS; others are of no use here."""
+        """Take an event; those that are not in TAKEN are of no use here."""
         taker = self.takers.get(name)
         if taker:
             taker(number, values)
@@ -49,8 +47,8 @@ class Feeder:
 
 class LiveMonitor:
     """A monitor of one controller, without the rules that are `waived`. `emit` is an emitter for
-    it; on a bus with other listeners this is one, for the events EVENTS. Events are numbered from
-    1."""
+    it; on a bus with other listeners this is one, for all events. They are numbered from 1, those
+    that no rule is about as well: as in a capture, or a log, of the same run."""
 
     def __init__(self, waived: Iterable[str] = ()) -> None:
         self.monitor = Monitor(waived=waived)
@@ -61,10 +59,10 @@ class LiveMonitor:
         self._takers = Feeder(self.monitor.handlers).takers
 
     def emit(self, name: str, *values: Any) -> None:
-        """Take an event; others than EVENTS are of no use here."""
+        """Take an event."""
+        number = self.events = self.events + 1
         taker = self._takers.get(name)
         if taker:
-            number = self.events = self.events + 1
             self.recent.append((number, name, values))
             taker(number, values)
 

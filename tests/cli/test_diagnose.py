@@ -60,6 +60,13 @@ def test_a_page_of_any_log(nvmelab: Invoke, tmp_path: Path) -> None:
     assert "<title>Nothing is wrong that this log can show: sound.log" in page.read_text()
 
 
+def test_a_page_of_a_log_whose_name_is_no_text(nvmelab: Invoke, tmp_path: Path) -> None:
+    log, page = tmp_path / "\udcff.log", tmp_path / "page.html"
+    log.write_bytes(SOUND)
+    assert nvmelab("diagnose", str(log), "--html", str(page)).exit_code == 0
+    assert "that this log can show: ?.log" in page.read_text()
+
+
 def test_a_page_of_a_pipe(tmp_path: Path) -> None:
     page = tmp_path / "hang.html"
     words = [sys.executable, "-m", "nvmelab", "diagnose", "-", "--hung", "--html", str(page)]

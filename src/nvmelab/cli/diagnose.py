@@ -80,6 +80,7 @@ def diagnose(
     verdict = judge_linux(linux, rest=hung) if linux.count else judge(monitor, rest=hung)
     if html and recorder:
         name = "standard input" if log == "-" else Path(log).name
+        name = name.encode(errors="replace").decode()  # it need not be UTF-8
         write_file(html, log_page(recorder, verdict, counts, name=name, hung=hung).encode())
     if as_json:
         click.echo(json.dumps(diagnosis_json(verdict, counts)))

@@ -14,8 +14,8 @@ from nvmelab.check.linux import LinuxMonitor, TooMany, judge_linux
 from nvmelab.check.live import Feeder
 from nvmelab.check.monitor import Handler, Monitor
 from nvmelab.check.verdict import judge
-from nvmelab.cli.explore import write_file
-from nvmelab.cli.options import Fail, waive_option
+from nvmelab.cli.options import Fail, write_file
+from nvmelab.cli.waiving import waive_option
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
 from nvmelab.report.log_page import log_page
 from nvmelab.report.recorder import Recorder
@@ -26,7 +26,7 @@ from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
 
 
-@click.command(short_help="Whose fault is the hang in this log?")
+@click.command()
 @click.argument("log", type=click.Path(allow_dash=True))
 @click.option("--hung", is_flag=True, help="Everything stood still where the log ends.")
 @click.option(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import click
 
-from nvmelab.cli.options import Fail
+from nvmelab.cli.options import Fail, write_file
 from nvmelab.corpus.faults import FAULTS
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.explore import Plan, Result, Strategy, explore
@@ -60,7 +60,7 @@ class Ticker:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-@click.command("explore", short_help="Try every order of events of a driver and a device.")
+@click.command("explore")
 @click.argument("scenario", type=click.Choice(list(SCENARIOS)))
 @click.option(
     "--entries",
@@ -235,14 +235,3 @@ def _write(result: Result, story: Story, folder: Path) -> list[Path]:
     for path, data in files.items():
         write_file(path, data)
     return list(files)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file that a verb makes, with its folder. Raises Fail."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise Fail(
-            f"{path} cannot be written: {error.strerror}; name a folder with --output"
-        ) from (None)

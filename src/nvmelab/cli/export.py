@@ -22,7 +22,7 @@ from nvmelab.trace.qemu_log import QemuLogWriter
 from nvmelab.trace.qemu_reader import chunks_of, read_log
 
 
-@click.command(short_help="A log or a capture in another form.")
+@click.command()
 @click.argument("log", type=click.Path(allow_dash=True))
 @click.option(
     "--perfetto",

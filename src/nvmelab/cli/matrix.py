@@ -33,7 +33,7 @@ def lab_targets() -> dict[str, Target]:
     }
 
 
-@click.command("matrix", short_help="Which devices forget a rung queue, at which sizes.")
+@click.command("matrix")
 @click.option(
     "--target",
     "named",

@@ -10,7 +10,7 @@ import msgspec
 from nvmelab.report.rules import every_rule, rules_page, rules_text, seen_by, tests_of
 
 
-@click.command(short_help="What is judged, with the specification's sections.")
+@click.command()
 @click.option("--page", is_flag=True, help="As the page docs/rules.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def rules(page: bool, as_json: bool) -> None:

@@ -30,7 +30,6 @@ from nvmelab.targets import TargetError, open_target, parse_target
 
 
 @click.command(
-    short_help="Our driver and our checks on a device: QEMU's, yours, ours.",
     context_settings={"allow_interspersed_args": True},
 )
 @click.argument("target", required=False)

@@ -27,7 +27,7 @@ Keys = Callable[[ControlClient, float], bool]
 """Waits so many seconds; False if q was typed."""
 
 
-@click.command(short_help="Watch the queues of a controller that is serving.")
+@click.command()
 @click.argument("socket_path", required=False, metavar="[SOCKET]")
 @click.option("--json", "as_json", is_flag=True, help="Snapshots as JSON, one on a line.")
 @click.option(

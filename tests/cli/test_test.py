@@ -80,6 +80,12 @@ def test_json_is_one_object(nvmelab: Invoke, plant: Plant) -> None:
     assert "SQ 1 (3 entries)" in found["checks"][1]["seen"]
 
 
+@pytest.mark.parametrize("option", [("--json",), ("--junit", "x.xml"), ("--seed", "2")])
+def test_list_runs_nothing(nvmelab: Invoke, option: tuple[str, ...]) -> None:
+    message = error_of(nvmelab("test", "--list", *option), 2)
+    assert f"--list runs nothing, so {option[0]}" in message
+
+
 def test_target_may_have_a_name_that_is_no_text(
     nvmelab: Invoke, plant: Plant, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from nvmelab.check.linux import LinuxMonitor, TooMany, judge_linux
 from nvmelab.check.live import Feeder
 from nvmelab.check.monitor import Handler, Monitor
 from nvmelab.check.verdict import judge
-from nvmelab.cli.options import Fail, write_file
+from nvmelab.cli.options import Fail, given, write_file
 from nvmelab.cli.waiving import waive_option
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
 from nvmelab.report.log_page import log_page
@@ -99,6 +99,8 @@ def _read(log: str, monitor: Monitor, recorder: Recorder | None, linux: LinuxMon
             first = next(chunks, b"")
             chunks = itertools.chain([first], chunks)
             if first.startswith(MAGIC):
+                for option in given("--sq-entries"):
+                    raise Fail(f"{option} is of no use with a capture, which has every creation")
                 return _read_capture(chunks, monitor, handlers, recorder)
             is_linux, chunks = told_apart(chunks)
             if is_linux:
@@ -130,8 +132,8 @@ def _read_linux(
     """As `_read`, of Linux's own trace. Raises Fail."""
     if recorder:
         raise Fail("--html shows what a device logs, and this is Linux's own trace; leave it out")
-    if monitor.sq_entries:
-        raise Fail("--sq-entries is of no use with Linux's own trace; leave it out")
+    for option in given("--sq-entries", "--waive"):
+        raise Fail(f"{option} is of no use with Linux's own trace; leave it out")
     try:
         counts = read_ftrace(chunks, linux)
     except TooMany as error:

@@ -7,6 +7,7 @@ import json
 import click
 import msgspec
 
+from nvmelab.cli.options import Fail
 from nvmelab.report.rules import every_rule, rules_page, rules_text, seen_by, tests_of
 
 
@@ -22,6 +23,8 @@ def rules(page: bool, as_json: bool) -> None:
     nvmelab rules --json
     nvmelab rules --page > docs/rules.md
     """
+    if as_json and page:
+        raise Fail("say one form: --page, or --json")
     if as_json:
         every = {
             name: msgspec.to_builtins(rule) | {"seen_by": seen_by(name), "tests": tests_of(name)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 
@@ -11,6 +12,9 @@ def main() -> None:
     try:
         from nvmelab.cli.main import cli
 
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A file's name need not be text: escape it, as standard error does by itself.
+            sys.stdout.reconfigure(errors="backslashreplace")
         logging.basicConfig(format="nvmelab: %(message)s", stream=sys.stderr)
         cli()
     except KeyboardInterrupt:

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from nvmelab.check.ball import Holders, Standing, seen_by_device
-from nvmelab.check.verdict import Verdict
-from nvmelab.device.controller import Controller
-from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
-from nvmelab.device.shadow import ShadowDoorbells
 from nvmelab.limits import (
     CHECK_REST_S,
     SNAPSHOT_COMMANDS_MAX,
@@ -28,6 +24,12 @@ from nvmelab.memory import MemoryFault
 from nvmelab.spec.commands import AdminOpcode, NvmOpcode
 from nvmelab.spec.registers import SQE_SIZE
 from nvmelab.standing import head_of, is_forgotten, posted_to, standing_of
+
+if TYPE_CHECKING:
+    from nvmelab.check.verdict import Verdict
+    from nvmelab.device.controller import Controller
+    from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
+    from nvmelab.device.shadow import ShadowDoorbells
 
 State = Literal["stored", "rung", "fetched", "finished"]
 _REST_NS = int(CHECK_REST_S * 1e9)

@@ -3,12 +3,16 @@ is fed with, and what is said of a guest that has left commands behind."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from nvmelab.check.ball import Standing
-from nvmelab.device.controller import Controller
-from nvmelab.device.queues import CompletionQueue, SubmissionQueue
-from nvmelab.device.shadow import ShadowDoorbells
+
+if TYPE_CHECKING:
+    from nvmelab.device.controller import Controller
+    from nvmelab.device.queues import CompletionQueue, SubmissionQueue
+    from nvmelab.device.shadow import ShadowDoorbells
 
 
 def standing_of(

@@ -107,8 +107,7 @@ def open_target(target: Target, *, controller: MakeController = sound_controller
     try:
         match target.kind:
             case "inproc":
-                worker, function = _our_function(controller)
-                return InprocLink(function, storage=worker)
+                return _inproc(controller)
             case "vfio-user":
                 return VfioUserLink(target.where)
             case "qtest":
@@ -137,13 +136,23 @@ def connect(target: str = "inproc", *qemu: str) -> HostController:
     return controller
 
 
-def _our_function(controller: MakeController) -> tuple[HeldWorker, NvmeFunction]:
+def _our_function(
+    controller: MakeController, stack: contextlib.ExitStack
+) -> tuple[HeldWorker, NvmeFunction]:
+    """Our controller on disks that are freed with the stack."""
     worker = HeldWorker()
-    namespaces = [
-        Namespace(nsid, RamBackend(DISK_BYTES, name=name), "test")
-        for nsid, name in enumerate(DISKS, 1)
-    ]
+    namespaces = []
+    for nsid, name in enumerate(DISKS, 1):
+        disk = RamBackend(DISK_BYTES, name=name)
+        stack.callback(disk.close)
+        namespaces.append(Namespace(nsid, disk, "test"))
     return worker, NvmeFunction(controller(ControllerConfig(serial="test"), namespaces, worker))
+
+
+def _inproc(controller: MakeController) -> HostLink:
+    with contextlib.ExitStack() as stack:
+        worker, function = _our_function(controller, stack)
+        return InprocLink(function, storage=worker, close=stack.pop_all().close)
 
 
 def _connect(machine: Machine, loop: Loop) -> Qtest:
@@ -267,6 +276,9 @@ def _link(
         os.close(fd)
     memory = GuestMemory()
     memory.map(0, memoryview(mapping))
+    # The driver's queues refer to each other, and so stay until Python looks for such circles.
+    # Accesses raise MemoryFault from now on; what is mapped goes with the last view of it.
+    stack.callback(memory.clear)
     version = version_of(target.where)
     require_clock(version, machine.clock)
     name = f"QEMU {'.'.join(map(str, version))}{what}"
@@ -306,7 +318,7 @@ def _qemu_vfio_user(target: Target, controller: MakeController) -> HostLink:
         loop = Loop()
         stack.callback(loop.close)
         path = os.path.join(folder, "nvme.sock")
-        worker, function = _our_function(controller)
+        worker, function = _our_function(controller, stack)
         server = Server(function, path, loop)
         stack.callback(server.close)
         turns = 0

@@ -60,6 +60,13 @@ def test_a_page_of_any_log(nvmelab: Invoke, tmp_path: Path) -> None:
     assert "<title>Nothing is wrong that this log can show: sound.log" in page.read_text()
 
 
+def test_a_page_of_a_log_whose_name_is_no_text(nvmelab: Invoke, tmp_path: Path) -> None:
+    log, page = tmp_path / "\udcff.log", tmp_path / "page.html"
+    log.write_bytes(SOUND)
+    assert nvmelab("diagnose", str(log), "--html", str(page)).exit_code == 0
+    assert "that this log can show: ?.log" in page.read_text()
+
+
 def test_a_page_of_a_pipe(tmp_path: Path) -> None:
     page = tmp_path / "hang.html"
     words = [sys.executable, "-m", "nvmelab", "diagnose", "-", "--hung", "--html", str(page)]
@@ -100,6 +107,7 @@ def test_what_linuxs_own_trace_cannot_have(nvmelab: Invoke, tmp_path: Path) -> N
     page = str(tmp_path / "page.html")
     assert "--html" in error_of(nvmelab("diagnose", str(LINUX), "--html", page), 2)
     assert "--sq-entries" in error_of(nvmelab("diagnose", str(LINUX), "--sq-entries", "4"), 2)
+    assert "--waive" in error_of(nvmelab("diagnose", str(LINUX), "--waive", "queues.size"), 2)
     half = tmp_path / "half"
     half.write_text(
         "".join(f"{ln}\n" for ln in LINUX.read_text().splitlines() if "setup_cmd" not in ln)
@@ -118,6 +126,7 @@ def test_a_page_of_a_capture(nvmelab: Invoke, tmp_path: Path) -> None:
     assert nvmelab("diagnose", str(capture), "--html", str(page)).exit_code == 0
     data = data_in(page.read_text())
     assert (data["unit"], data["first"], data["us"] is None) == ("event", 1, False)
+    assert "every creation" in error_of(nvmelab("diagnose", str(capture), "--sq-entries", "4"), 2)
     assert data["text"].count("pci_nvme_cqe cqid 1 slot 0") > 1
 
 

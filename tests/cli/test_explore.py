@@ -166,6 +166,11 @@ def test_what_is_found(
         (("--device", "other"), "device"),
         (("--fault", "checks-then-waits", "--grain", "coarse"), "--grain fine"),
         (("--fault", "tail-wraps-late", "--grain", "fine"), "--grain coarse"),
+        (("--seed", "1"), "--seed is of --strategy pct and walk, and this is bfs"),
+        (("--runs", "5"), "--runs is of --strategy pct and walk"),
+        (("--depth", "2", "--strategy", "walk"), "name that, or leave out --depth"),
+        (("--graph", "--strategy", "pct"), "--graph is of --strategy bfs, and this is pct"),
+        (("--states", "9", "--strategy", "walk"), "--states is of --strategy bfs"),
         (
             ("--entries", "3", "--device", "qemu-9.0", "--output", "/dev/null/x"),
             "cannot be written",

@@ -99,6 +99,30 @@ def test_what_never_ended_is_shown_to_the_end() -> None:
     assert [event["args"]["cid"] for event in stuck] == [4]
 
 
+def end_of(event: dict[str, Any]) -> float:
+    end: float = event["ts"] + event["dur"]
+    return end
+
+
+@pytest.mark.parametrize("after", [b"a console\n", b"pci_nvme_mmio_read addr 0x1c size 4\n"])
+def test_without_times_every_line_counts_as_a_microsecond(after: bytes) -> None:
+    (stuck,) = (
+        event for event in commands(of_log(EXCERPT + after * 500)) if "released" in event["args"]
+    )
+    assert end_of(stuck) == EXCERPT.count(b"\n") + 500
+
+
+def test_lines_without_a_time_among_others_take_none() -> None:
+    stamped = b"".join(
+        b"7@1000.%06d:%s\n" % (at, line) for at, line in enumerate(HANG.splitlines())
+    )
+    plain = commands(of_log(stamped))
+    mixed = commands(of_log(stamped.replace(b"\n", b"\n" + b"a console\n" * 5)))
+    late = commands(of_log(b"a console\n" * 100 + stamped))
+    assert [round(event["ts"]) for event in mixed] == [round(event["ts"]) for event in plain]
+    assert [round(event["ts"] - 100) for event in late] == [round(event["ts"]) for event in plain]
+
+
 def test_a_capture_becomes_the_log_again(capture: Path, nvmelab: Invoke) -> None:
     log = capture.with_suffix(".log")
     assert "events" in nvmelab("export", str(capture), "--qemu-log", str(log)).stdout

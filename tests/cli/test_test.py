@@ -80,6 +80,22 @@ def test_json_is_one_object(nvmelab: Invoke, plant: Plant) -> None:
     assert "SQ 1 (3 entries)" in found["checks"][1]["seen"]
 
 
+@pytest.mark.parametrize("option", [("--json",), ("--junit", "x.xml"), ("--seed", "2")])
+def test_list_runs_nothing(nvmelab: Invoke, option: tuple[str, ...]) -> None:
+    message = error_of(nvmelab("test", "--list", *option), 2)
+    assert f"--list runs nothing, so {option[0]}" in message
+
+
+def test_target_may_have_a_name_that_is_no_text(
+    nvmelab: Invoke, plant: Plant, tmp_path: Path
+) -> None:
+    plant(Controller)
+    target, path = "vfio-user:\udcff.sock", tmp_path / "junit.xml"
+    words = ("test", target, "--only", "rings.phase", "--json", "--junit", str(path))
+    assert json.loads(nvmelab(*words).stdout)["target"] == target
+    assert ElementTree.parse(path).getroot().get("name") == "nvmelab test vfio-user:?.sock"
+
+
 def test_list_has_every_check_and_needs_no_target(nvmelab: Invoke) -> None:
     lines = nvmelab("test", "--list").stdout.splitlines()
     assert [line for line in lines if not line.startswith(" ")] == list(CHECKS)
@@ -213,6 +229,12 @@ def test_matrix_is_a_table_with_the_seed_of_each_hang(nvmelab: Invoke) -> None:
         ["3", "16", "ok"],
     ]
     assert "seeds 5 to 6" in result.stdout
+
+
+def test_matrix_may_have_a_column_whose_name_is_no_text(nvmelab: Invoke) -> None:
+    words = ("matrix", "--target", "\udcff=inproc", "--entries", "2", "--seeds", "1", "--json")
+    (row, _row) = json.loads(nvmelab(*words).stdout)["rows"]
+    assert list(row["targets"]) == ["\udcff"]
 
 
 def test_matrix_of_a_device_that_hangs_ends_with_1(nvmelab: Invoke, plant: Plant) -> None:

@@ -97,6 +97,11 @@ def test_the_end_of_the_server_is_one_line_and_no_failure(
         assert len(result.stdout.splitlines()) == 1
 
 
+@pytest.mark.parametrize("words", [("--json",), ("--count", "1")])
+def test_one_snapshot_has_no_interval(nvmelab: Invoke, path: str, words: tuple[str, ...]) -> None:
+    assert "add --count 2" in error_of(nvmelab("top", path, "--interval", "2", *words), 2)
+
+
 def test_no_server(nvmelab: Invoke, path: str) -> None:
     message = error_of(nvmelab("top", path), 2)
     assert f"there is no {path}.ctl; is nvmelab still serving there?" in message

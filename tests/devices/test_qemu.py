@@ -13,6 +13,7 @@ import pytest
 
 from nvmelab.link.base import LinkError
 from nvmelab.link.qtest import QtestLink
+from nvmelab.memory import MemoryFault
 from nvmelab.suite.overcommit import overcommit
 from nvmelab.targets import connect
 from tests.devices.conftest import QEMUS, Connect, binary
@@ -138,6 +139,15 @@ def test_nothing_is_left_of_a_link_that_was_closed(open_qemu: Connect) -> None:
     nvme.close()
     assert children() == set()
     assert set(Path("/tmp").glob("nvmelab-*")) == folders
+
+
+def test_memory_of_a_qemu_is_unmapped_when_the_link_is_closed(open_qemu: Connect) -> None:
+    """While the driver and its queues, which refer to each other, are still here."""
+    nvme = open_qemu("11.1")
+    nvme.close()
+    assert "memory-backend-memfd" not in Path("/proc/self/maps").read_text()
+    with pytest.raises(MemoryFault):
+        nvme.admin.cq.reap()
 
 
 @contextlib.contextmanager

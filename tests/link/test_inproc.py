@@ -12,7 +12,7 @@ from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
 from nvmelab.link.base import HostLink
 from nvmelab.link.inproc import InprocLink
-from nvmelab.memory import GuestMemory
+from nvmelab.memory import GuestMemory, MemoryFault
 from nvmelab.spec.registers import OFFSET
 from nvmelab.storage.ram import RamBackend
 
@@ -127,6 +127,16 @@ def test_memory_that_is_given_back_is_zero_again() -> None:
     link.free_all()
     assert link.allocate(PAGE) == first
     assert link.memory.read(first, PAGE) == bytes(PAGE)
+
+
+def test_memory_is_gone_with_the_link() -> None:
+    pci, closed = function(), []
+    link = InprocLink(pci, size=SIZE, close=lambda: closed.append(True))
+    addr = link.allocate(8)
+    link.close()
+    assert (pci.memory.regions, closed) == ([], [True])
+    with pytest.raises(MemoryFault):
+        link.memory.read(addr, 8)
 
 
 def test_memory_is_what_the_device_reaches() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ from nvmelab.link.loop import Loop
 from nvmelab.link.nbd import NbdServer
 
 SIZE = 1 << 16
+LARGE = 256 << 20
+
+
+def resident() -> int:
+    """Bytes of memory that this process takes up."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 class Client:
@@ -118,6 +125,14 @@ def test_each_disk_has_data_of_its_own(client: Client, path: Path, loop: Loop) -
     other = Client(path, loop).go("d1")
     other.request(nbd.READ, 1, 0, 4)
     assert (other.answer(), other.receive(4)) == ((1, 0), bytes(4))
+
+
+def test_disks_take_up_memory_only_where_they_were_written(tmp_path: Path, loop: Loop) -> None:
+    before = resident()
+    server = NbdServer(str(tmp_path / "large"), loop, ("d0",), LARGE)
+    assert resident() - before < LARGE // 4
+    server.close()
+    assert server.exports["d0"].data.closed
 
 
 @pytest.mark.parametrize("type", [nbd.TRIM, nbd.WRITE_ZEROES])

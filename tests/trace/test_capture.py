@@ -202,6 +202,14 @@ def test_a_capture_gives_the_verdict_that_was_given_live(tmp_path: Path) -> None
     assert again.monitor.exercised == pair.verdict(rest=True).exercised
 
 
+def test_an_image_may_have_a_name_that_is_no_text(tmp_path: Path) -> None:
+    file = CaptureFile(str(tmp_path / "c"), Served("\udcff.img", "deadbeef", 64))
+    file.open()
+    file.close()
+    reader, _events = read((tmp_path / "c").read_bytes())
+    assert reader.header.served.image == "\\udcff.img"
+
+
 def pieces(path: Path) -> Iterator[bytes]:
     yield path.read_bytes()
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import click
 import msgspec
 
-from nvmelab.cli.explore import Ticker, write_file
+from nvmelab.cli.explore import Ticker
+from nvmelab.cli.options import write_file
 from nvmelab.explore.explore import Plan, Result, explore
 from nvmelab.explore.narrate import tell
 from nvmelab.explore.setting import Setting
 from nvmelab.explore.story import Story
 from nvmelab.explore.table import DEVICES, FULL, LIVE, Cell, cell, cell_of
 from nvmelab.report.explore import (
-    paragraph,
-    plain,
     result_json,
     story_lines,
     verdict_line,
     verdict_lines,
 )
+from nvmelab.report.paragraphs import paragraph, plain
 from nvmelab.report.story_page import story_page
 from nvmelab.report.table import legend, table_lines
 
@@ -37,7 +37,7 @@ _QUESTION = (
 )
 
 
-@click.command(short_help="See a hang found and explained: no QEMU, no root.")
+@click.command()
 @click.option(
     "--page",
     type=click.Path(dir_okay=False, path_type=Path),

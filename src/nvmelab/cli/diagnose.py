@@ -14,8 +14,8 @@ from nvmelab.check.linux import LinuxMonitor, TooMany, judge_linux
 from nvmelab.check.live import Feeder
 from nvmelab.check.monitor import Handler, Monitor
 from nvmelab.check.verdict import judge
-from nvmelab.cli.explore import write_file
-from nvmelab.cli.options import Fail, waive_option
+from nvmelab.cli.options import Fail, given, write_file
+from nvmelab.cli.waiving import waive_option
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
 from nvmelab.report.log_page import log_page
 from nvmelab.report.recorder import Recorder
@@ -26,7 +26,7 @@ from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
 
 
-@click.command(short_help="Whose fault is the hang in this log?")
+@click.command()
 @click.argument("log", type=click.Path(allow_dash=True))
 @click.option("--hung", is_flag=True, help="Everything stood still where the log ends.")
 @click.option(
@@ -80,6 +80,7 @@ def diagnose(
     verdict = judge_linux(linux, rest=hung) if linux.count else judge(monitor, rest=hung)
     if html and recorder:
         name = "standard input" if log == "-" else Path(log).name
+        name = name.encode(errors="replace").decode()  # it need not be UTF-8
         write_file(html, log_page(recorder, verdict, counts, name=name, hung=hung).encode())
     if as_json:
         click.echo(json.dumps(diagnosis_json(verdict, counts)))
@@ -98,6 +99,8 @@ def _read(log: str, monitor: Monitor, recorder: Recorder | None, linux: LinuxMon
             first = next(chunks, b"")
             chunks = itertools.chain([first], chunks)
             if first.startswith(MAGIC):
+                for option in given("--sq-entries"):
+                    raise Fail(f"{option} is of no use with a capture, which has every creation")
                 return _read_capture(chunks, monitor, handlers, recorder)
             is_linux, chunks = told_apart(chunks)
             if is_linux:
@@ -129,8 +132,8 @@ def _read_linux(
     """As `_read`, of Linux's own trace. Raises Fail."""
     if recorder:
         raise Fail("--html shows what a device logs, and this is Linux's own trace; leave it out")
-    if monitor.sq_entries:
-        raise Fail("--sq-entries is of no use with Linux's own trace; leave it out")
+    for option in given("--sq-entries", "--waive"):
+        raise Fail(f"{option} is of no use with Linux's own trace; leave it out")
     try:
         counts = read_ftrace(chunks, linux)
     except TooMany as error:

@@ -93,7 +93,7 @@ def examine() -> list[Check]:
     return checks
 
 
-@click.command(short_help="What is here, what is missing, how to get it.")
+@click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor(as_json: bool) -> None:
     """Look for what `nvmelab run` needs on this machine.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import click
 
-from nvmelab.cli.options import Fail
+from nvmelab.cli.options import Fail, given, write_file
 from nvmelab.corpus.faults import FAULTS
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.explore import Plan, Result, Strategy, explore
@@ -25,6 +25,15 @@ from nvmelab.explore.system import Doorbells, Grain
 from nvmelab.limits import SEARCH_ENTRIES_MAX, SEARCH_STATES_MAX
 from nvmelab.report.explore import result_json, result_text
 from nvmelab.report.story_page import story_page
+
+_STRATEGIES = {
+    "--seed": ("pct", "walk"),
+    "--runs": ("pct", "walk"),
+    "--depth": ("pct",),
+    "--graph": ("bfs",),
+    "--states": ("bfs",),
+}
+"""Options that are of some strategies only."""
 
 
 class Commands(click.ParamType[int | None]):
@@ -60,7 +69,7 @@ class Ticker:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-@click.command("explore", short_help="Try every order of events of a driver and a device.")
+@click.command("explore")
 @click.argument("scenario", type=click.Choice(list(SCENARIOS)))
 @click.option(
     "--entries",
@@ -173,6 +182,7 @@ def explore_verb(
     nvmelab explore overcommit --entries 64 --device qemu-9.0+1 --strategy pct --seed 7
     nvmelab explore overcommit --entries 3 --fault checks-then-waits
     """
+    _refuse_unused(strategy)
     setting = Setting(
         entries=entries,
         device=device,
@@ -207,6 +217,17 @@ def explore_verb(
     sys.exit(1 if story else 0)
 
 
+def _refuse_unused(strategy: Strategy) -> None:
+    """Raises Fail for an option that this strategy has no use for."""
+    for option in given(*_STRATEGIES):
+        wanted = _STRATEGIES[option]
+        if strategy not in wanted:
+            raise Fail(
+                f"{option} is of --strategy {' and '.join(wanted)}, and this is {strategy}: name "
+                f"{'that' if len(wanted) == 1 else 'one of them'}, or leave out {option}"
+            )
+
+
 def _python() -> str:
     """The interpreter that has nvmelab, as somebody here would type it."""
     if shutil.which("python") == sys.executable:
@@ -235,14 +256,3 @@ def _write(result: Result, story: Story, folder: Path) -> list[Path]:
     for path, data in files.items():
         write_file(path, data)
     return list(files)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file that a verb makes, with its folder. Raises Fail."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise Fail(
-            f"{path} cannot be written: {error.strerror}; name a folder with --output"
-        ) from (None)

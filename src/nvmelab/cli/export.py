@@ -22,7 +22,7 @@ from nvmelab.trace.qemu_log import QemuLogWriter
 from nvmelab.trace.qemu_reader import chunks_of, read_log
 
 
-@click.command(short_help="A log or a capture in another form.")
+@click.command()
 @click.argument("log", type=click.Path(allow_dash=True))
 @click.option(
     "--perfetto",
@@ -98,10 +98,10 @@ def _capture_to_perfetto(capture: CaptureReader, file: TextIO, name: str) -> str
     served = capture.header.served
     writer = PerfettoWriter(file, f"{served.image} ({served.device}), {name}")
     take = Feeder(writer.handlers).take
-    before = 0
     for _number, ns, event, values in capture:
-        before = max(before + 1, ns)  # rising, as the monitor tells commands apart by their times
-        take(before, event, values)
+        # Rising, as the monitor tells commands apart by their times.
+        writer.now = max(writer.now + 1, ns)
+        take(writer.now, event, values)
     writer.close()
     cut = f"; {capture.cut}" if capture.cut else ""
     return f"{writer.slices:,} commands of {capture.events:,} events{cut}"
@@ -109,21 +109,26 @@ def _capture_to_perfetto(capture: CaptureReader, file: TextIO, name: str) -> str
 
 def _log_to_perfetto(chunks: Iterator[bytes], file: TextIO, name: str) -> str:
     writer = PerfettoWriter(file, "standard input" if name == "-" else Path(name).name)
-    clock, timed, now = Clock(), 0, 0
+    clock = Clock()
+    begin: int | None = None
+    """When the first line that has a time came: those before it count as a microsecond each."""
 
-    def on_line(number: int, line: bytes) -> None:
-        nonlocal now, timed
+    def on_line(_number: int, line: bytes) -> None:
+        nonlocal begin
         us = clock.read(line)
-        timed += us is not None
-        now = max(now + 1, (us if us is not None else number) * 1000)
+        if us is None:
+            writer.now += 1 if begin is not None else 1000
+        else:
+            begin = writer.now if begin is None else begin
+            writer.now = max(writer.now + 1, begin + us * 1000)
 
     def timed_handler(handle: Handler) -> Handler:
-        return lambda _line, values: handle(now, values)
+        return lambda _line, values: handle(writer.now, values)
 
     handlers = {event: timed_handler(handle) for event, handle in writer.handlers.items()}
     counts = read_log(chunks, handlers, on_line)
     writer.close()
     if not counts.events:
         raise LogError(f"{name}: no line is of QEMU's nvme device (pci_nvme_...)")
-    clockless = "" if timed else "; without times: each line counts as a microsecond"
+    clockless = "" if begin is not None else "; without times: each line counts as a microsecond"
     return f"{writer.slices:,} commands of {counts.events:,} events{clockless}"

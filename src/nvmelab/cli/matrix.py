@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -32,7 +33,7 @@ def lab_targets() -> dict[str, Target]:
     }
 
 
-@click.command("matrix", short_help="Which devices forget a rung queue, at which sizes.")
+@click.command("matrix")
 @click.option(
     "--target",
     "named",
@@ -90,7 +91,7 @@ def matrix_verb(named: tuple[str, ...], sizes: str, seed: int, seeds: int, as_js
         if sys.stderr.isatty():
             click.echo("\r\033[K", nl=False, err=True)
     if as_json:
-        click.echo(msgspec.json.encode({"rows": rows}))
+        click.echo(json.dumps({"rows": msgspec.to_builtins(rows)}))
     else:
         click.echo(_table(rows, list(targets), seed, seeds))
     sys.exit(any(cell.result == "hang" for row in rows for cell in row.targets.values()))

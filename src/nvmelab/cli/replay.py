@@ -11,8 +11,8 @@ from typing import NoReturn
 import click
 import msgspec
 
-from nvmelab.cli.explore import write_file
-from nvmelab.cli.options import Fail
+import nvmelab
+from nvmelab.cli.options import Fail, write_file
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.narrate import tell
 from nvmelab.explore.remote import NotForThis, replay_on
@@ -21,13 +21,13 @@ from nvmelab.explore.setting import SettingError
 from nvmelab.host.errors import DeviceError
 from nvmelab.limits import REPLAY_BYTES_MAX
 from nvmelab.link.base import LinkError
-from nvmelab.report.explore import paragraph, story_lines, verdict_lines
+from nvmelab.report.explore import story_lines, verdict_lines
+from nvmelab.report.paragraphs import paragraph
 from nvmelab.report.remote import outcome_json, outcome_text
 from nvmelab.report.story_page import story_page
-from nvmelab.targets import TargetError, connect
 
 
-@click.command("replay", short_help="Take a run again that explore has found.")
+@click.command("replay")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option(
     "--device",
@@ -98,10 +98,10 @@ def replay_verb(
 def _on_target(file: str, replay: Replay, target: str, as_json: bool) -> NoReturn:
     """Take the run on a real device, and end."""
     try:
-        with contextlib.closing(connect(target)) as controller:
+        with contextlib.closing(nvmelab.connect(target)) as controller:
             name = controller.link.name
             outcome = replay_on(controller, replay)
-    except (TargetError, LinkError, DeviceError) as error:
+    except (nvmelab.TargetError, LinkError, DeviceError) as error:
         raise Fail(str(error)) from None
     except (NotForThis, ReplayError, SettingError) as error:
         raise Fail(f"{file}: {error}") from None

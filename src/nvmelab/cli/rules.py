@@ -7,10 +7,11 @@ import json
 import click
 import msgspec
 
+from nvmelab.cli.options import Fail
 from nvmelab.report.rules import every_rule, rules_page, rules_text, seen_by, tests_of
 
 
-@click.command(short_help="What is judged, with the specification's sections.")
+@click.command()
 @click.option("--page", is_flag=True, help="As the page docs/rules.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def rules(page: bool, as_json: bool) -> None:
@@ -22,6 +23,8 @@ def rules(page: bool, as_json: bool) -> None:
     nvmelab rules --json
     nvmelab rules --page > docs/rules.md
     """
+    if as_json and page:
+        raise Fail("say one form: --page, or --json")
     if as_json:
         every = {
             name: msgspec.to_builtins(rule) | {"seen_by": seen_by(name), "tests": tests_of(name)}

@@ -21,8 +21,8 @@ import msgspec
 
 from nvmelab.check.live import LiveMonitor
 from nvmelab.check.rule import Finding
-from nvmelab.cli.options import (
-    Fail,
+from nvmelab.cli.options import Fail
+from nvmelab.cli.serving import (
     captures,
     device_options,
     doorbells_of,
@@ -72,7 +72,6 @@ class _Run(click.Command):
 
 @click.command(
     cls=_Run,
-    short_help="Run a QEMU command line on our controller.",
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
 )
 @click.argument("qemu", nargs=-1, type=click.UNPROCESSED, metavar="-- QEMU ARGUMENTS...")

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from nvmelab.check.live import LiveMonitor
-from nvmelab.cli.options import (
-    Fail,
+from nvmelab.cli.options import Fail
+from nvmelab.cli.serving import (
     captures,
     device_options,
     doorbells_of,
@@ -23,7 +23,8 @@ from nvmelab.corpus.personas import PERSONAS
 from nvmelab.device.controller import ControllerConfig
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
-from nvmelab.report.terminal import size_text, summary, summary_table
+from nvmelab.report.terminal import summary, summary_table
+from nvmelab.report.units import size_text
 from nvmelab.schedule import Schedule, ScheduleError
 from nvmelab.service import Disk, Service
 from nvmelab.storage.base import ImageError
@@ -32,7 +33,7 @@ from nvmelab.trace.capture import CaptureFile
 from nvmelab.trace.file import TraceError, TraceFile
 
 
-@click.command(short_help="Serve an image on a vfio-user socket.")
+@click.command()
 @click.argument("image", type=click.Path())
 @click.option("--socket", "socket_path", required=True, metavar="PATH", help="UNIX socket to make.")
 @click.option("--serial", default="nvmelab", show_default=True, help="Serial number.")

@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from nvmelab.cli.options import Fail
+from nvmelab.cli.options import Fail, given
 from nvmelab.link.base import LinkError
 from nvmelab.report.suite import (
     check_table,
@@ -30,7 +30,6 @@ from nvmelab.targets import TargetError, open_target, parse_target
 
 
 @click.command(
-    short_help="Our driver and our checks on a device: QEMU's, yours, ours.",
     context_settings={"allow_interspersed_args": True},
 )
 @click.argument("target", required=False)
@@ -95,6 +94,8 @@ def test(
     nvmelab test qemu:qemu-system-x86_64 --seed 7 -- -device nvme,serial=x,drive=d0,mqes=3
     """
     if list_only:
+        for option in given("--json", "--junit", "--expect", "--seed"):
+            raise Fail(f"--list runs nothing, so {option} is of no use with it; leave out one")
         click.echo(check_table(_chosen(only)))
         return
     if target is None:

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import msgspec
 
-from nvmelab.cli.options import Fail
+from nvmelab.cli.options import Fail, given
 from nvmelab.link.control import ControlClient, ControlEnded, ControlError, running
 from nvmelab.report.top import Line, frame
 from nvmelab.snapshot import Snapshot
@@ -27,7 +27,7 @@ Keys = Callable[[ControlClient, float], bool]
 """Waits so many seconds; False if q was typed."""
 
 
-@click.command(short_help="Watch the queues of a controller that is serving.")
+@click.command()
 @click.argument("socket_path", required=False, metavar="[SOCKET]")
 @click.option("--json", "as_json", is_flag=True, help="Snapshots as JSON, one on a line.")
 @click.option(
@@ -57,6 +57,9 @@ def top(socket_path: str | None, as_json: bool, count: int | None, interval: flo
     nvmelab top nvme.sock --json
     nvmelab top nvme.sock --json --count 3 --interval 2
     """
+    if count == 1 or (as_json and count is None):
+        for option in given("--interval"):
+            raise Fail(f"{option} is between snapshots, and this is one; add --count 2 or more")
     try:
         client = ControlClient(socket_path or _only_one(running()))
     except ControlError as error:

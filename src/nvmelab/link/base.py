@@ -169,5 +169,6 @@ class HostLink(Protocol):
         ...
 
     def close(self) -> None:
-        """End the connection, and whatever the link has started. Safe to call twice."""
+        """End the connection, and whatever the link has started; memory that it mapped is given
+        back, and reads of `memory` raise MemoryFault then. Safe to call twice."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 
 from nvmelab.limits import INPROC_TURNS_MAX
@@ -17,7 +18,7 @@ class InprocLink:
     """A `HostLink` to a PCI function in this process, with `size` bytes of memory between them.
 
     The device does nothing between two calls of `wait` or `settle`. `storage` is the hand on the
-    device's storage, if there is one.
+    device's storage, if there is one. `close` is called when the link is closed.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class InprocLink:
         *,
         size: int = 64 << 20,
         storage: Storage | None = None,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = "in-process controller"
         self.storage = storage
@@ -33,9 +35,12 @@ class InprocLink:
         self.step: Callable[[Callable[[int], int]], bool] | None = function.step
         self._function = function
         self.memory: GuestMemory = function.memory
-        self.memory.map(_BASE, bytearray(size))
+        # Takes up room only where it was written.
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.memory.map(_BASE, memoryview(memory))
         self._pages = Pages(self.memory, _BASE, _BASE + size)
         self._raised = [0] * function.vectors
+        self._close = close
         self._writes = 0
         function.interrupt = self._raise
         enable_function(self)
@@ -82,4 +87,5 @@ class InprocLink:
         return count
 
     def close(self) -> None:
-        pass
+        self.memory.clear()
+        self._close()

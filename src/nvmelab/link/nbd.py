@@ -10,6 +10,7 @@ simple replies. Not offered: structured replies, metadata contexts, TLS.
 from __future__ import annotations
 
 import errno
+import mmap
 import select
 import socket
 import struct
@@ -47,11 +48,11 @@ class _Broken(Exception):
 
 
 class _Export:
-    """One disk: `data` are its bytes."""
+    """One disk: `data` are its bytes, which take up room only where they were written."""
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
-        self.data = bytearray(size)
+        self.data = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class _Operation:
@@ -103,9 +104,11 @@ class NbdServer:
             self.release()
 
     def close(self) -> None:
-        """Close every connection. Safe to call twice."""
+        """Close every connection, and free the disks. Safe to call twice."""
         for client in list(self._clients):
             self.drop(client)
+        for export in self.exports.values():
+            export.data.close()
         if self._listener.fileno() >= 0:
             self._loop.remove(self._listener.fileno())
             self._listener.close()
@@ -150,7 +153,7 @@ class NbdServer:
         if end > len(export.data):
             error = errno.EINVAL
         elif operation.type == READ:
-            data = bytes(export.data[operation.offset : end])
+            data = export.data[operation.offset : end]
         elif operation.type == WRITE:
             export.data[operation.offset : end] = operation.payload
         elif operation.type in (TRIM, WRITE_ZEROES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nvmelab.check.rule import Finding
 from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import AFFECTED, Pattern, Stuck, Verdict
-from nvmelab.report.explore import paragraph
+from nvmelab.report.paragraphs import paragraph
 from nvmelab.trace.qemu_reader import Counts
 
 STATES = {

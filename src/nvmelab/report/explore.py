@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 
 from nvmelab.explore.explore import Result
 from nvmelab.explore.reached import SOMETIMES
 from nvmelab.explore.story import Moment, Story
+from nvmelab.report.paragraphs import paragraph
 
-_WIDTH = 100
 _MIDDLE_MAX = 60
 """Steps that are printed in full; of a longer run the first and the last ones are."""
 
@@ -41,20 +40,6 @@ def _step_lines(moment: Moment, width: int) -> list[str]:
     scheduled = ", ".join(moment.wakeups or []) or "-"
     head = f"{moment.number:>4}  {moment.actor:<9}{first:<{width}}  {rung:>7}{free:>6}{posted:>7}"
     return [f"{head}  {scheduled}", *(f"{'':>15}{line}" for line in rest)]
-
-
-def _columns() -> int:
-    return max(40, min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns))
-
-
-def plain(text: str) -> str:
-    """A paragraph, as wide as the terminal allows."""
-    return textwrap.fill(text, _columns())
-
-
-def paragraph(name: str, text: str) -> str:
-    """A paragraph with its name before it."""
-    return textwrap.fill(text, _columns(), initial_indent=f"{name:<9}", subsequent_indent=" " * 9)
 
 
 def verdict_lines(story: Story) -> list[str]:

@@ -31,7 +31,7 @@ _STAGES = (
 
 
 class PerfettoWriter:
-    """Feed it with `handlers`. In the place of the line stands the time in ns, rising, not 0."""
+    """Feed it with `handlers`, and set `now` before. In the place of the line stands that time."""
 
     def __init__(self, file: TextIO, name: str) -> None:
         self._file = file
@@ -45,7 +45,8 @@ class PerfettoWriter:
         self._lane_of: dict[Command, int] = {}
         self._interrupts: dict[int, int] = {}
         """The last interrupt for each completion queue."""
-        self._now = 0
+        self.now = 0
+        """The time in ns: rises with every line, also with those that nobody takes."""
         self.handlers: dict[str, Handler] = dict(monitor.handlers)
         for event, after in (
             ("mmio_doorbell_sq", self._tail),
@@ -92,7 +93,6 @@ class PerfettoWriter:
 
     def _with(self, handle: Handler, after: Callable[[Values], None]) -> Handler:
         def handled(at: int, values: Values) -> None:
-            self._now = at
             handle(at, values)
             after(values)
 
@@ -102,25 +102,24 @@ class PerfettoWriter:
         """A reset ends all commands."""
 
         def handled(at: int, values: Values) -> None:
-            self._now = at
             self._abandon()
             handle(at, values)
 
         return handled
 
     def _tail(self, values: Values) -> None:
-        self._slice(_DOORBELLS, self._now, self._now, f"SQ {values[0]} tail {values[1]}")
+        self._slice(_DOORBELLS, self.now, self.now, f"SQ {values[0]} tail {values[1]}")
         self._counted_of(values[0])
 
     def _head(self, values: Values) -> None:
-        self._slice(_DOORBELLS, self._now, self._now, f"CQ {values[0]} head {values[1]}")
+        self._slice(_DOORBELLS, self.now, self.now, f"CQ {values[0]} head {values[1]}")
 
     def _interrupt(self, values: Values) -> None:
         name = f"vector {values[0]}" if values else "posted"
-        self._slice(_INTERRUPTS, self._now, self._now, name)
+        self._slice(_INTERRUPTS, self.now, self.now, name)
         for cq in self._monitor.cqs.values():
             if not values or cq.vector in (None, values[0]):
-                self._interrupts[cq.id] = self._now
+                self._interrupts[cq.id] = self.now
 
     def _fetched(self, values: Values) -> None:
         command = self._monitor.last
@@ -145,15 +144,15 @@ class PerfettoWriter:
         sq = self._monitor.sqs.get(sqid)
         if sq:
             counts = {"rung": len(sq.rung), "at the device": len(sq.flight)}
-            self._put("C", 0, self._now, name=f"SQ {sqid}", args=counts)
+            self._put("C", 0, self.now, name=f"SQ {sqid}", args=counts)
 
     def _released(self, command: Command) -> None:
-        self._write(command, command.released or self._now)
+        self._write(command, command.released or self.now)
 
     def _abandon(self) -> None:
         """What has not ended is shown up to now."""
         for command in list(self._lane_of):
-            self._write(command, self._now)
+            self._write(command, self.now)
 
     def _write(self, command: Command, end: int) -> None:
         lane = self._lane_of.pop(command, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nvmelab.explore.remote import Outcome
 from nvmelab.explore.replay import Replay, rule_text
-from nvmelab.report.explore import paragraph
+from nvmelab.report.paragraphs import paragraph
 
 
 def outcome_text(name: str, replay: Replay, outcome: Outcome) -> str:

@@ -6,7 +6,7 @@ from nvmelab.check.rule import Rule
 from nvmelab.check.rules import EXPLORED, PROGRESS, RULES, sources
 from nvmelab.corpus.breaches import BREACHES
 from nvmelab.corpus.faults import FAULTS, Fault
-from nvmelab.report.explore import paragraph, plain
+from nvmelab.report.paragraphs import paragraph, plain
 
 
 def tests_of(name: str) -> list[str]:

@@ -85,7 +85,7 @@ def check_table(checks: Sequence[Check]) -> str:
 
 def junit_xml(target: str, seed: int, results: Sequence[Result]) -> bytes:
     """The results as JUnit XML, which CI systems show. A known finding counts as passed."""
-    suite = ElementTree.Element("testsuite", name=f"nvmelab test {target}")
+    suite = ElementTree.Element("testsuite", name=f"nvmelab test {_xml(target)}")
     new = [result for result in results if not result.known]
     for name, outcome in (("failures", "finding"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(name, str(sum(result.result == outcome for result in new)))

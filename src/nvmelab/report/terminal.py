@@ -6,32 +6,12 @@ from nvmelab.check.live import LiveMonitor
 from nvmelab.check.verdict import Verdict
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.report.diagnosis import evidence_of, verdict_json, verdict_lines
+from nvmelab.report.units import size_text, time_text
 from nvmelab.service import Service
 from nvmelab.spec.layout import OpenEnum
 from nvmelab.spec.status import Status
 from nvmelab.storage.file import CACHE_MODES, CacheMode
 from nvmelab.trace.events import EVENTS
-
-
-def size_text(nbytes: int) -> str:
-    """`4.0 KiB`, `1.5 GiB`; `-` for nothing."""
-    if nbytes == 0:
-        return "-"
-    if nbytes < 1024:
-        return f"{nbytes} B"
-    units = ("KiB", "MiB", "GiB", "TiB")
-    power = min((nbytes.bit_length() - 1) // 10, len(units))
-    return f"{nbytes / (1 << 10 * power):.1f} {units[power - 1]}"
-
-
-def time_text(ns: int) -> str:
-    """`950 ns`, `94 us`, `17.4 ms`, `2.31 s`: three digits."""
-    if ns < 1000:
-        return f"{ns} ns"
-    for limit, unit in ((10**6, "us"), (10**9, "ms")):
-        if ns < limit:
-            return f"{ns / limit * 1000:.3g} {unit}"
-    return f"{ns / 10**9:.3g} s"
 
 
 def _status_label(field: int) -> str:

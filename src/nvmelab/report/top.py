@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from nvmelab.check.ball import Holders
-from nvmelab.report.terminal import size_text, time_text
+from nvmelab.report.units import size_text, time_text
 from nvmelab.snapshot import Cq, Snapshot, Sq
 
 _HEAD = (

@@ -109,12 +109,13 @@ class CaptureFile:
     def open(self) -> None:
         """Begin. Raises TraceError."""
         self._last = self._clock()
+        served = msgspec.structs.replace(self._served, image=_writable(self._served.image))
         header = Header(
             version=VERSION,
             program=f"nvmelab {__version__}",
             begun_ns=time.time_ns(),
             clock_ns=self._last,
-            served=self._served,
+            served=served,
             events=[
                 (event.name, [f"{key}:{form}" for key, form in event.fields])
                 for event in EVENTS.values()
@@ -155,8 +156,7 @@ class CaptureFile:
             return number
         if len(self._texts) < CAPTURE_TEXTS_MAX:
             self._texts[text] = len(self._texts)
-        # A file's name need not be UTF-8.
-        return text.encode("utf-8", "backslashreplace").decode()[:CAPTURE_TEXT_MAX]
+        return _writable(text)
 
     def flush(self) -> None:
         """Have everything in the file that happened until now."""
@@ -190,6 +190,11 @@ class CaptureFile:
                 file.close()
             except OSError:
                 pass  # what it still held cannot be written either
+
+
+def _writable(text: str) -> str:
+    """A text, such as the name of a file, which need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()[:CAPTURE_TEXT_MAX]
 
 
 def _record(content: bytes) -> bytes:

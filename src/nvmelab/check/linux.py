@@ -19,7 +19,7 @@ is longer then."""
 _CANCELLED = 1
 """Flag of a request that the driver has ended itself."""
 _HOST_ABORTED = 0x371
-"""The status that it gives such a request (Base 2.1, 4.2.3.4: Command Aborted By Host)."""
+"""The status that it gives such a request (Base 2.2, 4.2.3.4: Command Aborted By Host)."""
 _CREATE = re.compile(r"sqid=(\d{1,5}), qsize=(\d{1,5}),")
 _ABORT = re.compile(r"cdw10=([0-9a-f]{2}) ([0-9a-f]{2}) ([0-9a-f]{2}) ([0-9a-f]{2})\b")
 _SHOWN = 8

@@ -17,7 +17,7 @@ from nvmelab.check.live import LiveMonitor
 from nvmelab.check.model import Command, Cq, Sq, Values
 from nvmelab.check.rule import Finding
 from nvmelab.check.verdict import Verdict, judge
-from nvmelab.spec.commands import AdminOpcode
+from nvmelab.spec.commands import TO_HOST, AdminOpcode
 from nvmelab.spec.features import Feature
 from nvmelab.spec.registers import CQE_SIZE, DOORBELLS, OFFSET, SQE_SIZE, Aqa, Cap, Cc, Csts
 
@@ -226,7 +226,7 @@ class Witness:
             data = self._memory.read(sq.base + slot * SQE_SIZE, SQE_SIZE)
             words = tuple(memoryview(data).cast("I"))
             rung.append(Entry(slot, words))
-            self._blind |= words[0] & 3 == _TO_HOST and self._in_a_queue(words)
+            self._blind |= words[0] & 3 == TO_HOST and self._in_a_queue(words)
             slot = (slot + 1) % sq.entries
         self._tell_of(sq, rung, value)
 
@@ -367,6 +367,4 @@ class Witness:
 _EVENT_REQUEST = int(AdminOpcode.ASYNC_EVENT_REQUEST)
 _STATUS = 0x7FF
 """SCT and SC of a status field."""
-_TO_HOST = 2
-"""Bits 1:0 of an opcode whose data goes to the host (Base 2.2, 3.1.3.4)."""
 _PAGE = 4096

@@ -27,7 +27,7 @@ from nvmelab.spec.admin import (
     Identify,
     SetFeatures,
 )
-from nvmelab.spec.commands import Command, NvmOpcode
+from nvmelab.spec.commands import TO_HOST, Command, NvmOpcode
 from nvmelab.spec.nvm import DatasetManagement, Flush, Read, Write, WriteZeroes
 from nvmelab.spec.status import NvmeError, Status
 from nvmelab.trace.bus import Emit
@@ -73,10 +73,6 @@ _FUSE_AND_PSDT = 0xC300
 """CDW0 bits 15:14 and 9:8: fused commands and SGLs, of which we have neither."""
 
 
-_TO_HOST = 2
-"""Bits 1:0 of an opcode whose data goes to the host (Base 2.2, 3.1.3.4)."""
-
-
 def execute(controller: Controller, request: Request) -> None:
     """Carry out one fetched command. Everything the host did wrong becomes its status."""
     table = IO_COMMANDS if request.sq.id else ADMIN_COMMANDS
@@ -94,7 +90,7 @@ def execute(controller: Controller, request: Request) -> None:
         controller.finish(request, error.field)
     except MemoryFault as fault:
         if controller.trace:
-            name = "err_addr_write" if request.opcode & 3 == _TO_HOST else "err_addr_read"
+            name = "err_addr_write" if request.opcode & 3 == TO_HOST else "err_addr_read"
             controller.trace(name, fault.addr)
         controller.finish(request, Status.DATA_TRANSFER_ERROR)
     except OSError as error:

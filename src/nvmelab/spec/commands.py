@@ -42,6 +42,10 @@ class NvmOpcode(OpenEnum):
     DATASET_MANAGEMENT = 0x09
 
 
+TO_HOST = 2
+"""Bits 1:0 of an opcode whose data goes to the host (Base 2.2, 4.1.1: DTD)."""
+
+
 class Command(Structure, frozen=True):
     """What every command has. `opcode` and `queue` are filled in by `@command`."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nvmelab.check.model import Values
 from nvmelab.check.rule import Rule
+from nvmelab.spec.commands import TO_HOST
 
 if TYPE_CHECKING:
     from nvmelab.check.monitor import Monitor
@@ -58,9 +59,6 @@ RULES: dict[str, Rule] = {
     ),
 }
 
-_TO_HOST = 2
-"""Bits 1:0 of an opcode whose data goes to the host (Base 2.2, 3.1.3.4: data transfer)."""
-
 
 class Transfer:
     """Looks at the PRPs of commands."""
@@ -100,7 +98,7 @@ class Transfer:
 
     def _map_addr(self, at: int, values: Values) -> None:
         last = self._monitor.last
-        if not last or last.opcode & 3 != _TO_HOST:
+        if not last or last.opcode & 3 != TO_HOST:
             return
         addr, length = values
         queues = self._monitor.memory_of_queues()

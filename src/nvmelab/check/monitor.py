@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from nvmelab.check.ball import Standing
 from nvmelab.check.model import Command, Cq, Offer, Sq, Values, steps_between
 from nvmelab.check.postings import Postings
 from nvmelab.check.reporter import Reporter
@@ -174,6 +175,12 @@ class Monitor:
             entries = self.sq_entries if cqid else None
             cq = self.cqs[cqid] = Cq(cqid, entries, from_start=False)
         return cq
+
+    def standing(self, sq: Sq) -> Standing:
+        """Where the commands of a queue are, as far as it is known."""
+        # A completion may have been taken for that of another queue.
+        doubtful = self.unsure > 0 and not sq.from_start
+        return sq.standing(shutdown=self.shutdown > 0, doubtful=doubtful)
 
     @property
     def all_from_start(self) -> bool:

@@ -161,6 +161,23 @@ def test_a_full_completion_queue_is_for_the_host_to_empty() -> None:
     assert judge(seen(text + release(3)), rest=True).verdict == "device"
 
 
+def test_a_parked_event_request_does_not_make_a_full_cq_the_devices() -> None:
+    def admin(cid: int, opcode: int) -> str:
+        return f"pci_nvme_admin_cmd cid {cid} sqid 0 opc {opcode:#x} opname 'x'\n"
+
+    text = ring(4, 0) + admin(9, 0xC) + "pci_nvme_aer cid 9\n"
+    for cid in range(7):  # as many as the admin CQ holds
+        text += (
+            ring((5 + cid) % 8, 0) + admin(cid, 6) + finish(cid).replace("cqid 1", "cqid 0") + IRQ
+        )
+    verdict = judge(seen(text + ring(4, 0)), rest=True)
+    assert [(part.state, part.count, part.ball) for part in verdict.stuck] == [
+        ("posted", 7, ["driver", "platform"]),
+        ("rung", 1, ["driver", "platform"]),
+    ]
+    assert verdict.verdict == "undecided"
+
+
 def test_a_queue_with_an_impossible_tail_is_the_drivers() -> None:
     bad = "pci_nvme_ub_db_wr_invalid_sqtail x, sqid=1, new_head=4\n"
     verdict = judge(seen(ring(1) + bad), rest=True)

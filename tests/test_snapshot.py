@@ -264,8 +264,8 @@ def test_an_impossible_tail_is_the_drivers() -> None:
     sq.ring(0)  # back, before it is fetched
     assert watched.sq().ball == Ball(
         ["driver"],
-        "1 command is rung, not fetched: delete the queue and create it (its tail was rung with no "
-        "slot of it)",
+        "1 command is rung, not fetched: delete the queue and create it (its tail doorbell "
+        "cannot have that value)",
     )
 
 

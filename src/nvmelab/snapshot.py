@@ -55,7 +55,7 @@ class Sq(msgspec.Struct, frozen=True):
     outstanding: int
     """Fetched, not posted; parked Asynchronous Event Requests excepted."""
     written: int
-    """Told to the shadow of the tail, where the doorbell must be rung and was not."""
+    """Told to the shadow of the tail alone, though the doorbell must be rung."""
     rung: int
     """Rung, not fetched."""
     fetched: int

@@ -268,6 +268,14 @@ def test_a_hang_is_told_in_words() -> None:
     assert command[7:12] == [1, 4, 0, 0, 0]
 
 
+def test_a_breach_that_decides_is_the_heading() -> None:
+    bad = "pci_nvme_ub_db_wr_invalid_cqhead x, cqid=1, new_head=4\n"
+    log = START + ring(1) + fetch(7) + finish(7) + IRQ + bad
+    page = Page(page_of(log.encode(), hung=True)).text
+    assert "driver The driver breaks the rules: " in page
+    assert "driver or platform: reap and release it, or deliver the interrupt" in page
+
+
 def test_a_clean_log_has_a_page_too() -> None:
     page = Page(page_of(SOUND, hung=False))
     assert "clean Nothing is wrong that this log can show" in page.text

@@ -117,6 +117,14 @@ def test_a_cq_that_nobody_empties_is_told_of_once() -> None:
     assert shown.count(said) == 1
 
 
+@pytest.mark.parametrize(("party", "lines"), [("driver", 1), ("device", 2)])
+def test_a_full_cq_is_told_of_once_where_a_queue_waits_for_room(party: str, lines: int) -> None:
+    full = cq(1, tail=3, posted=3, full=True, stuck=True, ball=Ball(["driver"], "release"))
+    ball = Ball([party], "act")  # type: ignore[list-item]
+    waiting = sq(1, finished=1, outstanding=1, stuck=True, ball=ball)
+    assert text_of(snapshot([waiting], [full])).count("STUCK") == lines
+
+
 def test_a_driver_may_release_late_while_its_cq_is_not_full() -> None:
     ball = Ball(["driver", "platform"], "1 completion is posted, not released")
     part = cq(1, tail=1, posted=1, ball=ball, stuck=True, still_ns=3_000_000_000)

@@ -38,10 +38,7 @@ _ANYBODY: Parties = ("driver", "device", "platform")
 
 Dead = Literal["tail", "deletion", "bus master", "shutdown"]
 _DEAD: dict[Dead, tuple[Parties, str]] = {
-    "tail": (
-        _DRIVER,
-        "delete the queue and create it (its tail was rung with no slot of it)",
-    ),
+    "tail": (_DRIVER, "delete the queue and create it (its tail doorbell cannot have that value)"),
     "deletion": (_DEVICE, "delete the queue (it was told to, and has begun)"),
     "bus master": (_DRIVER, "set Bus Master Enable (the device cannot reach memory)"),
     "shutdown": (_DRIVER, "reset the controller (it was told to shut down)"),

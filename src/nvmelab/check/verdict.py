@@ -27,7 +27,7 @@ STATES |= {
     "set up": "set up by Linux, not completed",
     "given up": "set up by Linux, and given up by it",
 }
-"""The same for the controller itself, and for Linux's trace: in words."""
+"""What is said of commands, of the controller itself, and of Linux's trace."""
 
 
 class Stuck(msgspec.Struct, frozen=True):

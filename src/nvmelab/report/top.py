@@ -173,11 +173,17 @@ def _said(row: _Row) -> Iterable[str]:
             yield oldest
     elif row.waits and oldest:
         yield oldest + (f"; ball: {' or '.join(sq.ball.parties)}" if sq.ball else "")
-    if cq and cq.stuck and cq.ball and not (sq.stuck and cq.full and sq.finished):
+    if cq and cq.stuck and cq.ball and not _told_of(sq, cq):
         # A driver may release late, as long as the queue is not full.
         stuck, late = ("STUCK", "") if cq.full else ("STUCK?", ", or it releases late")
         full = " is full" * cq.full
         yield f"{stuck}{_for(cq.still_ns)}: CQ {cq.id}{full}: {_said_of(cq.ball)}{late}"
+
+
+def _told_of(sq: Sq, cq: Cq) -> bool:
+    """What is said of the submission queue says that its CQ is full, and whose matter that is."""
+    waits = sq.stuck and cq.full and sq.finished
+    return bool(waits and sq.ball and cq.ball and sq.ball.parties == cq.ball.parties)
 
 
 def _said_of(ball: Ball) -> str:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from nvmelab import snapshot
-from nvmelab.check.ball import Holders
+from nvmelab.check.ball import Ball
 from nvmelab.check.live import LiveMonitor
 from nvmelab.check.verdict import judge
 from nvmelab.limits import CHECK_REST_S, CONTROL_ANSWER_BYTES_MAX, SNAPSHOT_QUEUES_MAX
@@ -86,7 +86,14 @@ def test_a_command_that_waits_for_room_in_the_full_cq_is_the_hosts_to_release() 
     assert (seen.finished, cq.full, cq.posted, cq.finished) == (1, True, 1, 1)
     assert seen.oldest == Oldest(2, "read", "finished", 50)
     assert seen.ball and seen.ball.parties == ["driver", "platform"]
-    assert cq.ball == seen.ball
+    assert seen.ball.text == (
+        "1 command is finished, not posted: release entries, or deliver the interrupt (the CQ is "
+        "full)"
+    )
+    assert cq.ball and cq.ball.parties == seen.ball.parties
+    assert cq.ball.text == (
+        "1 completion is posted, not released: reap and release it, or deliver the interrupt"
+    )
 
 
 def test_a_parked_event_request_is_not_outstanding() -> None:
@@ -197,15 +204,17 @@ def test_a_tail_that_is_stored_and_not_rung_is_the_hosts_matter() -> None:
     sq.put(Read(cid=9, nsid=9))
     stored_at(watched, 2, sq.tail)
     seen = watched.sq()
-    assert (seen.stored, seen.rung, seen.tail, seen.stuck) == (1, 0, 0, False)
-    assert seen.oldest == Oldest(9, "read", "stored", None)
+    assert (seen.written, seen.rung, seen.tail, seen.stuck) == (1, 0, 0, False)
+    assert seen.oldest == Oldest(9, "read", "written", None)
     assert seen.ball and seen.ball.parties == ["driver", "platform"]
-    assert seen.ball.text == "1 command is written: ring the tail doorbell"
+    assert seen.ball.text == (
+        "1 command is written, not rung: ring the tail doorbell, or deliver it"
+    )
     watched.now += REST_NS
     assert watched.sq().stuck
     watched.bench.ring(2, sq.tail)
     watched.bench.settle()
-    assert (watched.sq().stored, watched.sq().total) == (0, 1)
+    assert (watched.sq().written, watched.sq().total) == (0, 1)
 
 
 def test_a_tail_that_the_device_looks_for_by_itself_is_as_good_as_rung() -> None:
@@ -218,7 +227,7 @@ def test_a_tail_that_the_device_looks_for_by_itself_is_as_good_as_rung() -> None
     sq.put(Flush(cid=2, nsid=1))
     stored_at(watched, 2, sq.tail)
     seen = watched.sq()
-    assert (seen.stored, seen.rung) == (0, 2)
+    assert (seen.written, seen.rung) == (0, 2)
     assert seen.ball and seen.ball.parties == ["device"]
 
 
@@ -245,7 +254,7 @@ def test_an_impossible_value_in_a_shadow_is_left_for_the_device_to_find(index: i
     watched.bench.create_pair(1, entries=8)
     watched.bench.settle()
     stored_at(watched, index, 0xFFFF)
-    assert (watched.sq().stored, watched.sq().tail, watched.cq().head) == (0, 0, 0)
+    assert (watched.sq().written, watched.sq().tail, watched.cq().head) == (0, 0, 0)
 
 
 def test_an_impossible_tail_is_the_drivers() -> None:
@@ -253,8 +262,10 @@ def test_an_impossible_tail_is_the_drivers() -> None:
     sq = watched.bench.create_pair(1, entries=8)
     sq.submit(Flush(cid=1, nsid=1))
     sq.ring(0)  # back, before it is fetched
-    assert watched.sq().ball == Holders(
-        ["driver"], "its tail was rung with an impossible value: recreate it"
+    assert watched.sq().ball == Ball(
+        ["driver"],
+        "1 command is rung, not fetched: delete the queue and create it (its tail doorbell "
+        "cannot have that value)",
     )
 
 
@@ -296,7 +307,7 @@ def test_a_deletion_that_waits_is_a_command_of_the_admin_queue() -> None:
     watched.now += 7
     assert watched.sq(0).oldest == Oldest(9, "delete io sq", "fetched", 7)
     ball = watched.sq(1).ball
-    assert ball and ball.parties == ["device"] and "being deleted" in ball.text
+    assert ball and ball.parties == ["device"] and "delete the queue" in ball.text
 
 
 def test_an_entry_that_is_no_memory_any_more_is_not_read() -> None:

@@ -27,8 +27,8 @@ def test_commands_are_counted_by_where_they_stand() -> None:
     sq.submit(Flush(cid=3, nsid=1))
 
     assert outstanding_of(bench.controller) == [
-        "SQ 1 (tail 3, head 2 of 8): 1 rung and not fetched, 2 being carried out, "
-        "0 finished and not posted (CQ 1 is not full)"
+        "SQ 1 (tail 3, head 2 of 8): 1 rung, not fetched; 2 fetched, not finished; "
+        "0 finished, not posted (CQ 1 is not full)"
     ]
 
 
@@ -58,7 +58,10 @@ def test_a_queue_that_nobody_will_look_at_is_named() -> None:
     assert forgotten_by(bench.controller) == []  # the storage is busy
     finish(bench, sq, worker, 4)
     (said,) = forgotten_by(bench.controller)
-    assert said.startswith("SQ 1: 2 commands are rung and not fetched (tail 2, head 0 of 4); 4 req")
+    assert said.startswith(
+        "SQ 1 (tail 2, head 0 of 4): 2 commands are rung, not fetched: fetch them (4 requests are "
+        "free); nothing is scheduled: the device has the ball"
+    )
     sq.ring()  # which is all it takes
     bench.settle()
     assert forgotten_by(bench.controller) == [] and worker.held() == 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from nvmelab.check.ball import Holders, Standing, seen_by_device
+from nvmelab.check.ball import Ball, Dead, Stage, Standing, ball_of, owed
 from nvmelab.limits import (
     CHECK_REST_S,
     SNAPSHOT_COMMANDS_MAX,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from nvmelab.device.queues import CompletionQueue, Request, SubmissionQueue
     from nvmelab.device.shadow import ShadowDoorbells
 
-State = Literal["stored", "rung", "fetched", "finished"]
 _REST_NS = int(CHECK_REST_S * 1e9)
 
 
@@ -40,8 +39,7 @@ class Oldest(msgspec.Struct, frozen=True):
 
     cid: int
     command: str
-    state: State
-    """`stored`: not rung. `rung`: not fetched. `fetched`: not finished. `finished`: not posted."""
+    state: Stage
     age_ns: int | None
     """Since its fetch; None for one that is not fetched."""
 
@@ -58,8 +56,8 @@ class Sq(msgspec.Struct, frozen=True):
     """Most commands that are fetched and not posted."""
     outstanding: int
     """Fetched, not posted; parked Asynchronous Event Requests excepted."""
-    stored: int
-    """Stored to the shadow of the tail, where the doorbell must be written and was not."""
+    written: int
+    """Told to the shadow of the tail alone, though the doorbell must be rung."""
     rung: int
     """Rung, not fetched."""
     fetched: int
@@ -69,7 +67,7 @@ class Sq(msgspec.Struct, frozen=True):
     total: int
     """Commands fetched since the queue was created."""
     oldest: Oldest | None
-    ball: Holders | None
+    ball: Ball | None
     """Who must act; None if no command waits, or if nobody can tell."""
     still_ns: int
     """No command has moved for at least so long: since an earlier snapshot."""
@@ -92,7 +90,7 @@ class Cq(msgspec.Struct, frozen=True):
     full: bool
     vector: int | None
     """None if it has no interrupts."""
-    ball: Holders | None
+    ball: Ball | None
     """Who must act on what is posted."""
     still_ns: int
     stuck: bool
@@ -218,7 +216,7 @@ class Observer:
     ) -> Sq:
         s = standing_of(sq, len(finished), self._controller.shadows)
         forgotten = is_forgotten(self._controller, sq)
-        waits = bool(s.unrung or s.unfetched or sq.outstanding)
+        waits = bool(s.written or s.rung or sq.outstanding)
         return Sq(
             id=sq.id,
             cq=sq.cq.id,
@@ -227,13 +225,13 @@ class Observer:
             tail=sq.tail,
             limit=sq.limit,
             outstanding=sq.outstanding,
-            stored=s.unrung,
-            rung=s.unfetched,
-            fetched=s.working,
+            written=s.written or 0,
+            rung=s.rung,
+            fetched=s.fetched,
             finished=s.finished,
             total=sq.laps * sq.size + sq.head,
             oldest=self._oldest(sq, finished, deletions, now) if waits else None,
-            ball=self._ball(sq, s, forgotten) if waits else None,
+            ball=self._ball(s, forgotten) if waits else None,
             still_ns=still_ns,
             stuck=waits and (forgotten or still_ns >= _REST_NS),
         )
@@ -242,7 +240,7 @@ class Observer:
         self, sq: SubmissionQueue, finished: list[Request], deletions: list[Request], now: int
     ) -> Oldest | None:
         requests = [*list(sq.fetched)[:1], *sq.working, *deletions, *finished]
-        state: State
+        state: Stage
         if requests:
             first = min(requests, key=lambda request: request.started)
             state = "finished" if first in finished else "fetched"
@@ -251,26 +249,24 @@ class Observer:
             word = self._controller.memory.load_u32(sq.base + sq.head * SQE_SIZE)
         except MemoryFault:
             return None
-        state = "stored" if sq.head == sq.tail else "rung"
+        state = "written" if sq.head == sq.tail else "rung"
         return Oldest(word >> 16, _name(sq, word & 0xFF), state, None)
 
-    def _ball(self, sq: SubmissionQueue, standing: Standing, forgotten: bool) -> Holders | None:
-        dead = self._dead()
-        if dead:
-            return dead if dead.parties else None
-        if sq.deletion:
-            return Holders(["device"], "the queue is being deleted: finish what it has begun")
-        if sq.stopped and not sq.outstanding:
-            return Holders(["driver"], "its tail was rung with an impossible value: recreate it")
-        ball = seen_by_device(standing)
+    def _ball(self, s: Standing, forgotten: bool) -> Ball | None:
+        if self._controller.life.csts.cfs:
+            return None
+        # What is posted may be of other queues: the completion queue's own ball tells of it.
+        dead = self._dead() or s.dead
+        ball = ball_of(owed(msgspec.structs.replace(s, posted=0, dead=dead)))
         if ball and forgotten:
             wakes = "; it looks at this queue only when its tail is rung once more"
-            return Holders(ball.parties, ball.text + wakes)
+            return Ball(ball.parties, ball.text + wakes)
         return ball
 
     def _cq(self, cq: CompletionQueue, still_ns: int) -> Cq:
         s = posted_to(cq, self._controller.shadows)
-        ball = seen_by_device(s) if not self._dead() else None
+        ends = self._controller.life.csts.cfs or self._dead()
+        ball = None if ends else ball_of(owed(s))
         return Cq(
             id=cq.id,
             entries=cq.size,
@@ -286,16 +282,12 @@ class Observer:
             stuck=ball is not None and still_ns >= _REST_NS,
         )
 
-    def _dead(self) -> Holders | None:
-        """Why no command can go on, and who has the ball for that, if anybody certainly has."""
+    def _dead(self) -> Dead | None:
+        """Why no queue goes on."""
         life = self._controller.life
-        if life.csts.cfs:
-            return Holders([], "the controller has failed")
         if not life.bus_master:
-            return Holders(["driver"], "the function is no bus master: set Bus Master Enable")
-        if life.csts.shst:
-            return Holders(["driver"], "the controller is shut down: reset it")
-        return None
+            return "bus master"
+        return "shutdown" if life.csts.shst else None
 
     def controller(self) -> ControllerState:
         """What CC and CSTS say."""
@@ -333,9 +325,8 @@ def check_of(verdict: Verdict, events: int) -> Check:
     told = ""
     if errors:
         told = f"{errors[0].party}: {errors[0].text} ({errors[0].rule}, {errors[0].ref})"
-    elif verdict.stuck:
-        first = verdict.stuck[0]
-        told = f"SQ {first.sqid}: {first.state}; {' or '.join(first.ball)}: {first.owed}"
+    elif part := verdict.deciding:
+        told = f"{part.where}; {part.who}: {part.owed}"
     return Check(verdict.verdict, events, len(errors), cut(told))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nvmelab.check.ball import Standing
+from nvmelab.check.ball import STAGES, Stage, Standing, owed
 
 if TYPE_CHECKING:
     from nvmelab.device.controller import Controller
@@ -25,30 +25,31 @@ def standing_of(
     rests = sq.shadow is not None and sq.shadow.rests
     return msgspec.structs.replace(
         posted_to(sq.cq, shadows),
-        unrung=unseen if rests else 0,
-        unfetched=(sq.tail - sq.head) % sq.size + (0 if rests else unseen),
+        written=unseen if rests else 0,
+        rung=(sq.tail - sq.head) % sq.size + (0 if rests else unseen),
         free=max(sq.limit - sq.outstanding, 0),
-        working=max(sq.outstanding - finished, 0),
+        fetched=max(sq.outstanding - finished, 0),
         finished=finished,
+        dead="deletion" if sq.deletion else "tail" if sq.stopped else None,
     )
 
 
 def posted_to(cq: CompletionQueue, shadows: ShadowDoorbells | None = None) -> Standing:
     """The entries of a completion queue, of whatever submission queue, and nothing else. What only
-    the driver knows is as if it had written, rung and taken nothing of late."""
+    the driver knows, and what is on its way, does not show."""
     head = head_of(cq, shadows)
     return Standing(
-        unrung=0,
-        under_way=0,
-        unfetched=0,
+        written=0,
+        under_way=None,
+        rung=0,
         free=0,
-        working=0,
+        fetched=0,
         finished=0,
         room=(cq.tail + 1) % cq.size != head if shadows else not cq.full,
         posted=(cq.tail - head) % cq.size,
         signalled=not cq.unsignalled,
-        delivered=not cq.ien,
-        taken=0,
+        delivered=None if cq.ien else True,
+        taken=None,
     )
 
 
@@ -65,11 +66,15 @@ def outstanding_of(controller: Controller) -> list[str]:
     found: list[str] = []
     for sq in controller.sqs.values():
         s = _standing(sq)
-        if s.unfetched or sq.outstanding:
+        if s.rung or sq.outstanding:
+            counts: dict[Stage, int] = {
+                "rung": s.rung,
+                "fetched": s.fetched,
+                "finished": s.finished,
+            }
+            said = "; ".join(f"{count} {STAGES[stage]}" for stage, count in counts.items())
             found.append(
-                f"SQ {sq.id} (tail {sq.tail}, head {sq.head} of {sq.size}): {s.unfetched} rung and "
-                f"not fetched, {s.working} being carried out, {s.finished} finished and not "
-                f"posted (CQ {sq.cq.id} is {'not full' if s.room else 'full'})"
+                f"{_place(sq)}: {said} (CQ {sq.cq.id} is {'not full' if s.room else 'full'})"
             )
     return found
 
@@ -79,12 +84,10 @@ def forgotten_by(controller: Controller) -> list[str]:
     found: list[str] = []
     for sq in controller.sqs.values():
         if is_forgotten(controller, sq):
-            s = _standing(sq)
-            commands = "1 command is" if s.unfetched == 1 else f"{s.unfetched} commands are"
+            said = "; ".join(row.said for row in owed(_standing(sq)) if row.stage == "rung")
             found.append(
-                f"SQ {sq.id}: {commands} rung and not fetched (tail {sq.tail}, head {sq.head} of "
-                f"{sq.size}); {s.free} requests are free, and nothing is scheduled: the device has "
-                "the ball, and looks at this queue only when its tail is rung once more"
+                f"{_place(sq)}: {said}; nothing is scheduled: the device has the ball, and looks "
+                "at this queue only when its tail is rung once more"
             )
     return found
 
@@ -98,6 +101,10 @@ def is_forgotten(controller: Controller, sq: SubmissionQueue) -> bool:
         return False
     cq = sq.cq
     return sq.may_fetch and not cq.finished and cq.tail == cq.head
+
+
+def _place(sq: SubmissionQueue) -> str:
+    return f"SQ {sq.id} (tail {sq.tail}, head {sq.head} of {sq.size})"
 
 
 def _standing(sq: SubmissionQueue) -> Standing:

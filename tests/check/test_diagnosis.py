@@ -23,8 +23,8 @@ def verdict_on(log: bytes, *, rest: bool, sq_entries: int | None = None) -> Verd
     return judge(monitor, rest=rest)
 
 
-def states(verdict: Verdict) -> list[tuple[str, int, list[str], list[int]]]:
-    return [(part.state, part.count, part.ball, part.evidence) for part in verdict.stuck]
+def states(verdict: Verdict) -> list[tuple[str, int, str, list[int]]]:
+    return [(part.state, part.count, part.who, part.evidence) for part in verdict.stuck]
 
 
 @pytest.mark.parametrize("sq_entries", [4, None])
@@ -32,8 +32,8 @@ def test_the_excerpt_declared_hung_is_the_devices_fault(sq_entries: int | None) 
     verdict = verdict_on(EXCERPT, rest=True, sq_entries=sq_entries)
     assert verdict.verdict == "device"
     assert states(verdict) == [
-        ("rung", 2, ["device"], [12, 22]),
-        ("fetched", 1, ["device"], [4]),
+        ("fetched", 1, "device", [4]),
+        ("rung", 2, "device", [12, 22]),
     ]
     assert "3.3.1.2" in verdict.rule
 

@@ -125,7 +125,7 @@ def test_nothing_is_found_where_the_beginning_is_missing(text: str) -> None:
         (ring(1) + fetch(7) + finish(7) + IRQ, "undecided", ["posted"]),
         (ROUND, "clean", []),
         # What a host may have reaped and not released yet is no excuse for not fetching.
-        (ring(2) + fetch(7) + finish(7) + IRQ, "device", ["rung", "posted"]),
+        (ring(2) + fetch(7) + finish(7) + IRQ, "device", ["posted", "rung"]),
     ],
 )
 def test_who_has_the_ball_at_rest(text: str, word: str, states: list[str]) -> None:
@@ -154,11 +154,28 @@ def test_a_full_completion_queue_is_for_the_host_to_empty() -> None:
     verdict = judge(seen(text), rest=True)
     assert verdict.verdict == "undecided"
     assert [(part.state, part.ball) for part in verdict.stuck] == [
-        ("rung", ["driver", "platform"]),
-        ("finished", ["driver", "platform"]),
         ("posted", ["driver", "platform"]),
+        ("finished", ["driver", "platform"]),
+        ("rung", ["driver", "platform"]),
     ]
     assert judge(seen(text + release(3)), rest=True).verdict == "device"
+
+
+def test_a_parked_event_request_does_not_make_a_full_cq_the_devices() -> None:
+    def admin(cid: int, opcode: int) -> str:
+        return f"pci_nvme_admin_cmd cid {cid} sqid 0 opc {opcode:#x} opname 'x'\n"
+
+    text = ring(4, 0) + admin(9, 0xC) + "pci_nvme_aer cid 9\n"
+    for cid in range(7):  # as many as the admin CQ holds
+        text += (
+            ring((5 + cid) % 8, 0) + admin(cid, 6) + finish(cid).replace("cqid 1", "cqid 0") + IRQ
+        )
+    verdict = judge(seen(text + ring(4, 0)), rest=True)
+    assert [(part.state, part.count, part.ball) for part in verdict.stuck] == [
+        ("posted", 7, ["driver", "platform"]),
+        ("rung", 1, ["driver", "platform"]),
+    ]
+    assert verdict.verdict == "undecided"
 
 
 def test_a_queue_with_an_impossible_tail_is_the_drivers() -> None:

@@ -1,12 +1,13 @@
-"""What is owed on a queue: the same whether it is counted or looked up."""
+"""What is owed on the queues of a log: the same whether it is counted or looked up."""
 
 from __future__ import annotations
 
 import pytest
 
+from nvmelab.check.ball import owed
 from nvmelab.check.model import Values
 from nvmelab.check.monitor import Handler, Monitor
-from nvmelab.check.verdict import judge, owed
+from nvmelab.check.verdict import judge
 from nvmelab.trace.qemu_reader import read_log
 from tests.check.scrambled import scrambled
 from tests.check.test_monitor import START, fetch, finish, ring, seen
@@ -37,8 +38,8 @@ def test_commands_are_counted_where_they_are(seed: int) -> None:
             nonlocal compared
             monitor.handlers[name](at, values)
             for sqid, counts in recounted(monitor).items():
-                parts = owed(monitor.sqs[sqid], monitor)
-                assert {part.state: part.commands for part in parts} == counts, (at, sqid)
+                rows = owed(monitor.standing(monitor.sqs[sqid]))
+                assert {row.stage: row.number for row in rows} == counts, (at, sqid)
                 compared += bool(counts)
 
         return handler
@@ -49,16 +50,17 @@ def test_commands_are_counted_where_they_are(seed: int) -> None:
 
 def test_the_verdict_says_the_same_with_the_lines() -> None:
     monitor = seen(ring(3) + fetch(7) + fetch(8) + finish(7))
-    parts = owed(monitor.sqs[1], monitor)
-    assert [(part.state, part.commands, part.ball, part.text) for part in parts] == [
-        (part.state, part.count, part.ball, part.owed) for part in judge(monitor, rest=True).stuck
+    rows = owed(monitor.standing(monitor.sqs[1]))
+    assert rows == [
+        (part.state, part.count, tuple(part.ball), part.owed)
+        for part in judge(monitor, rest=True).stuck
     ]
-    assert len(parts) == 3
+    assert len(rows) == 3
 
 
 def test_a_deep_queue_has_its_first_lines_as_evidence() -> None:
     deep = START.replace("qsize=3", "qsize=65535")
     monitor = seen(ring(60_000) + "".join(map(fetch, range(59_000))), start=deep)
-    rung, fetched = judge(monitor, rest=True).stuck
+    fetched, rung = judge(monitor, rest=True).stuck
     assert (rung.count, fetched.count) == (1000, 59_000)
     assert len(rung.evidence) == len(fetched.evidence) == 8

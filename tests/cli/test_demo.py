@@ -19,7 +19,7 @@ def test_demo_finds_the_hang_and_proves_our_rules(nvmelab: Invoke, told: Path) -
     page = told / "hang.html"
     result = nvmelab("demo", "--page", str(page))
     assert result.exit_code == 0
-    assert "HANG     after 21 steps: 1 command rung, never fetched" in result.stdout
+    assert "HANG     after 21 steps: 1 command rung, not fetched" in result.stdout
     assert "PROVED   no reachable state is stuck" in result.stdout
     assert f"page     {page}" in result.stdout
     assert "Hang after 21 steps" in page.read_text()

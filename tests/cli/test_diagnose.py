@@ -24,7 +24,8 @@ def test_the_excerpt_in_words(nvmelab: Invoke) -> None:
     assert result.exit_code == 1
     said = " ".join(result.stdout.split())  # whatever the width
     assert said.startswith(
-        "STUCK SQ 1 (4 entries), 2 commands: rung, never fetched, lines 12, 22; device: fetch them "
+        "STUCK SQ 1 (4 entries), 1 command: fetched, not finished (line 4); device: finish it "
+        "STUCK SQ 1 (4 entries), 2 commands: rung, not fetched (lines 12, 22); device: fetch them "
     )
     assert "VERDICT device rule a command that was rung" in said
     assert "line 17: a request becomes free; nothing is fetched after it" in said
@@ -34,7 +35,8 @@ def test_the_excerpt_for_a_program(nvmelab: Invoke) -> None:
     result = nvmelab("diagnose", EXCERPT, "--hung", "--json")
     said = json.loads(result.stdout)
     assert (result.exit_code, said["verdict"], said["findings"]) == (1, "device", [])
-    assert said["stuck"][0]["ball"] == "device" and said["stuck"][0]["evidence"] == [12, 22]
+    assert [part["ball"] for part in said["stuck"]] == ["device", "device"]
+    assert [part["evidence"] for part in said["stuck"]] == [[4], [12, 22]]
     assert said["pattern"]["evidence"] == [12, 13, 17, 22]
     said = json.loads(nvmelab("diagnose", EXCERPT, "--json").stdout)
     assert (said["verdict"], said["stuck"], said["in_flight"]) == ("undecided", [], 3)
@@ -51,9 +53,8 @@ def test_a_healthy_log_is_clean(nvmelab: Invoke, tmp_path: Path) -> None:
 def test_a_page_of_any_log(nvmelab: Invoke, tmp_path: Path) -> None:
     page = tmp_path / "hang.html"
     assert nvmelab("diagnose", EXCERPT, "--hung", "--html", str(page)).exit_code == 1
-    assert (
-        "<title>The device stopped fetching: it was told of 2 commands of SQ 1" in page.read_text()
-    )
+    title = "<title>The device has the ball: 2 commands of SQ 1 are rung, not fetched"
+    assert title in page.read_text()
     log = tmp_path / "sound.log"
     log.write_bytes(SOUND)
     assert nvmelab("diagnose", str(log), "--html", str(page)).exit_code == 0
@@ -87,9 +88,9 @@ def test_linuxs_own_trace_in_words(nvmelab: Invoke, tmp_path: Path, before: byte
     said = " ".join(result.stdout.split())
     number = before.count(b"\n") + 124
     assert said.startswith(
-        "STUCK nvme0 SQ 1 (1024 entries), 1 command: set up by Linux, never completed, "
-        f"line {number}; device or platform or driver: complete it, deliver its interrupt, or take "
-        "its completion VERDICT undecided hint "
+        "STUCK nvme0 SQ 1 (1024 entries), 1 command: set up by Linux, not completed "
+        f"(line {number}); device or platform or driver: complete it, deliver its interrupt, or "
+        "take its completion VERDICT undecided hint "
     )
     assert said.endswith(" of Linux's nvme driver")
     assert nvmelab("diagnose", str(path)).exit_code == 0

@@ -17,7 +17,7 @@ def hang(nvmelab: Invoke, tmp_path: Path) -> Path:
         *("--output", str(tmp_path)),
     )
     assert result.exit_code == 1
-    assert result.stdout.startswith("HANG     after 24 steps: 1 command rung, never fetched")
+    assert result.stdout.startswith("HANG     after 24 steps: 1 command rung, not fetched")
     assert "ball     device" in result.stdout and "no shorter run does this" in result.stdout
     return tmp_path / "hang-3.json"
 

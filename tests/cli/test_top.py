@@ -80,7 +80,7 @@ def test_blocks_of_text_where_there_is_no_terminal(nvmelab: Invoke, path: str) -
     server.close()
     assert result.exit_code == 0
     first, second = result.stdout.split("\n\nimage ")
-    assert "STUCK: device: 2 commands are rung, 4 requests are free" in first
+    assert "STUCK: device: 2 commands are rung, not fetched: fetch them" in first
     assert second.count("\n\n") == 2 and "\x1b" not in result.stdout
 
 

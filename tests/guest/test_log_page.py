@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nvmelab.check.ball import STAGES
 from nvmelab.pair import Pair, workload
 from nvmelab.trace.qemu_log import QemuLogWriter
 from tests.browser import Browser
@@ -119,8 +120,9 @@ def test_what_is_drawn_is_that_state(browser: Browser, tmp_path: Path) -> None:
         if state["tail"] is not None:
             assert browser.evaluate(slots).count("rung") == state["rung"]
         assert len(browser.evaluate(chips)) == len(state["fetched"]) + len(state["finished"])
-        for _state, (party, *_more), owed in state["ball"]:
-            assert f"{party}: {owed}" in text(browser, "ball")
+        for stage, (party, *_more), owed in state["ball"]:
+            said = text(browser, "ball")
+            assert f"{party}: " in said and f"{STAGES[stage]}: {owed}" in said
         browser.press("ArrowRight")
     assert browser.evaluate(slots) == ["fetched", "rung", "rung", "free"]
 
@@ -128,8 +130,9 @@ def test_what_is_drawn_is_that_state(browser: Browser, tmp_path: Path) -> None:
 def test_keys_walk_through_the_log(browser: Browser, tmp_path: Path) -> None:
     page = show(browser, tmp_path, EXCERPT, hung=True, sq_entries=4)
     assert line(browser) == 22  # a hang is shown from its end
-    assert "It stood still here. Who must act device: fetch them (2 commands rung)" in text(
-        browser, "ball"
+    assert text(browser, "ball") == (
+        "It stood still here. Who must act device: 1 command is fetched, not finished: finish it "
+        "device: 2 commands are rung, not fetched: fetch them"
     )
     seen = []
     for key in (
@@ -255,7 +258,7 @@ def test_what_our_own_device_shows_is_shown(browser: Browser, tmp_path: Path) ->
     assert "SQHD 2 is the last that a completion said" in text(browser, "knows-driver")
     assert "no interrupt says so" in text(browser, "knows-driver")
     assert browser.evaluate("document.querySelector('#cq .slot').classList[1]") == "posted"
-    assert "device: raise the interrupt" in text(browser, "ball")
+    assert "not released: raise the interrupt" in text(browser, "ball")
 
 
 def test_what_a_log_does_not_show_is_not_made_up(browser: Browser, tmp_path: Path) -> None:

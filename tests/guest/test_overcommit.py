@@ -58,7 +58,7 @@ def test_it_hangs_on_the_old_rules_and_the_report_says_whose_fault_it_is(
     assert outcome.job_status == HANG, outcome.console[-3000:]
     assert outcome.status == 1 and "VERDICT  device" in outcome.messages
     assert "OVERCOMMIT hang in burst" in outcome.console
-    assert "HANG, and it is the device's: SQ 1: " in outcome.messages
+    assert "HANG, and it is the device's: SQ 1 (tail " in outcome.messages
     assert "nothing is scheduled: the device has the ball" in outcome.messages
     assert f"schedule: seed 7, {log}" in outcome.messages
     assert log.read_text().count("fetch 1\n") > 3

@@ -85,7 +85,7 @@ def test_a_hang_is_seen_while_it_lasts(program: bytes, tmp_path: Path) -> None:
     (stuck,) = [sq for sq in state["sqs"] if sq["stuck"]]
     assert (stuck["id"], stuck["entries"], stuck["ball"]["parties"]) == (1, 4, ["device"])
     assert stuck["rung"] > 0 and stuck["outstanding"] == 0
-    assert "fetch from the SQ; it looks at this queue only when" in stuck["ball"]["text"]
+    assert "free); it looks at this queue only when" in stuck["ball"]["text"]
     assert stuck["oldest"]["command"] == "read" and stuck["oldest"]["state"] == "rung"
     assert state["check"]["verdict"] == "device"
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from nvmelab.check.ball import owed
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.verdict import judge, owed
+from nvmelab.check.verdict import judge
 from nvmelab.report import log_lines
 from nvmelab.report import recorder as recorder_module
 from nvmelab.report.log_page import log_page
@@ -97,7 +98,9 @@ def state_of(monitor: Monitor) -> dict[str, State]:
             "cq_tail": cq.tail if exact else None,
             "phase": cq.phase if exact else None,
             "owes_interrupt": cq.unsignalled > 0 if exact else None,
-            "ball": [[part.state, part.ball, part.text] for part in owed(sq, monitor)],
+            "ball": [
+                [row.stage, list(row.parties), row.text] for row in owed(monitor.standing(sq))
+            ],
         }
     return found
 
@@ -250,10 +253,10 @@ def test_time_never_runs_back() -> None:
 def test_a_hang_is_told_in_words() -> None:
     page = page_of(EXCERPT, hung=True, sq_entries=4)
     text = Page(page).text
-    assert "device The device stopped fetching: it was told of 2 commands of SQ 1" in text
+    assert "device The device has the ball: 2 commands of SQ 1 are rung, not fetched" in text
     assert "line 17 a request becomes free, and the device does not look again" in text
-    assert "SQ 1 (4 entries): 2 commands told to the device by the tail doorbell" in text
-    assert "device: fetch them. (line 12, line 22)" in text
+    said = "SQ 1 (4 entries), 2 commands: rung, not fetched; device: fetch them. (line 12, line 22)"
+    assert said in text
     assert "issue 2388" in text and "3.3.1.2" in text
     assert "Completion queue entries: such a log has no line for them" in text
     assert "it begins in the middle" in text
@@ -263,6 +266,14 @@ def test_a_hang_is_told_in_words() -> None:
     ]
     (command,) = [command for command in data["commands"] if command[3] == 4]
     assert command[7:12] == [1, 4, 0, 0, 0]
+
+
+def test_a_breach_that_decides_is_the_heading() -> None:
+    bad = "pci_nvme_ub_db_wr_invalid_cqhead x, cqid=1, new_head=4\n"
+    log = START + ring(1) + fetch(7) + finish(7) + IRQ + bad
+    page = Page(page_of(log.encode(), hung=True)).text
+    assert "driver The driver breaks the rules: " in page
+    assert "driver or platform: reap and release it, or deliver the interrupt" in page
 
 
 def test_a_clean_log_has_a_page_too() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nvmelab.check.ball import Holders
+from nvmelab.check.ball import Ball
 from nvmelab.report.top import frame
 from nvmelab.snapshot import Check, ControllerState, Cq, Oldest, Snapshot, Sq, Totals
 
-HANG = Holders(["device"], "2 commands are rung, 4 requests are free: fetch from the SQ")
+HANG = Ball(["device"], "2 commands are rung, not fetched: fetch them (4 requests are free)")
 
 
 def sq(number: int, **changes: object) -> Sq:
     idle = Sq(
-        id=number, cq=number, entries=4, head=0, tail=0, limit=4, outstanding=0, stored=0, rung=0,
+        id=number, cq=number, entries=4, head=0, tail=0, limit=4, outstanding=0, written=0, rung=0,
         fetched=0, finished=0, total=0, oldest=None, ball=None, still_ns=0, stuck=False,
     )  # fmt: skip
     return msgspec.structs.replace(idle, **changes)
@@ -63,7 +63,7 @@ def test_a_queue_that_is_stuck_stands_out_and_says_whose_turn_it_is() -> None:
     )  # fmt: skip
     busy = sq(
         2, head=3, tail=3, outstanding=3, fetched=3, total=2003,
-        ball=Holders(["device"], "3 commands are being carried out: finish"),
+        ball=Ball(["device"], "3 commands are fetched, not finished: finish them"),
         oldest=Oldest(7, "write", "fetched", 1_230_000),
     )  # fmt: skip
     totals = msgspec.structs.replace(
@@ -75,7 +75,7 @@ def test_a_queue_that_is_stuck_stands_out_and_says_whose_turn_it_is() -> None:
         time_ns=7_000_000_000,
         device="qemu-9.0",
         totals=totals,
-        check=Check("device", 617, 0, "SQ 1: rung; device: fetch them"),
+        check=Check("device", 617, 0, "SQ 1, 2 commands: rung, not fetched"),
     )
     lines = frame(now, before)
     assert "\n".join(line.text for line in lines) == (
@@ -83,18 +83,19 @@ def test_a_queue_that_is_stuck_stands_out_and_says_whose_turn_it_is() -> None:
         "state  ready\n"
         "rates  1,000 commands/s, 3.9 MiB/s, 1 doorbells/s, 0 interrupts/s\n"
         "total  3,000 commands, 11.7 MiB, 3 errors, 1,502 doorbells, 700 interrupts\n"
-        "check  so far device, 0 findings, 617 events; SQ 1: rung; device: fetch them\n"
+        "check  so far device, 0 findings, 617 events; SQ 1, 2 commands: rung, not\n"
+        "       fetched\n"
         "\n"
         "   SQ entries  head  tail   out/limit    CQ  head  tail ph  done  vec    cmds/s\n"
         "    1       4     2     0         0/4     1     0     0  1     0    -        23\n"
-        "       STUCK (seen for 2.5 s): device: 2 commands are rung, 4 requests are free:\n"
-        "         fetch from the SQ\n"
+        "       STUCK (seen for 2.5 s): device: 2 commands are rung, not fetched: fetch\n"
+        "         them (4 requests are free)\n"
         "       oldest: read, CID 10: rung, not fetched\n"
         "    0       4     0     0         0/4     0     0     0  1     0    0         0\n"
         "    2       4     3     3         3/4     2     0     3  0     1    2     1,002\n"
         "       oldest: write, CID 7: fetched 1.23 ms ago, not finished; ball: device"
     )
-    assert [line.alert for line in lines] == [False] * 7 + [True] * 4 + [False] * 3
+    assert [line.alert for line in lines] == [False] * 8 + [True] * 4 + [False] * 3
 
 
 def test_without_an_earlier_snapshot_there_are_no_rates() -> None:
@@ -109,15 +110,23 @@ def test_a_queue_that_was_created_again_has_no_rate() -> None:
 
 
 def test_a_cq_that_nobody_empties_is_told_of_once() -> None:
-    ball = Holders(["driver", "platform"], "3 entries are posted and not released")
+    ball = Ball(["driver", "platform"], "3 completions are posted, not released")
     full = cq(1, tail=3, posted=3, full=True, ball=ball, stuck=True, still_ns=3_000_000_000)
     shown = text_of(snapshot([sq(1), sq(2, cq=1)], [full]))
-    said = "STUCK (seen for 3 s): CQ 1: driver or platform: 3 entries are posted and"
+    said = "STUCK (seen for 3 s): CQ 1 is full: driver or platform: 3 completions"
     assert shown.count(said) == 1
 
 
+@pytest.mark.parametrize(("party", "lines"), [("driver", 1), ("device", 2)])
+def test_a_full_cq_is_told_of_once_where_a_queue_waits_for_room(party: str, lines: int) -> None:
+    full = cq(1, tail=3, posted=3, full=True, stuck=True, ball=Ball(["driver"], "release"))
+    ball = Ball([party], "act")  # type: ignore[list-item]
+    waiting = sq(1, finished=1, outstanding=1, stuck=True, ball=ball)
+    assert text_of(snapshot([waiting], [full])).count("STUCK") == lines
+
+
 def test_a_driver_may_release_late_while_its_cq_is_not_full() -> None:
-    ball = Holders(["driver", "platform"], "1 entry is posted and not released")
+    ball = Ball(["driver", "platform"], "1 completion is posted, not released")
     part = cq(1, tail=1, posted=1, ball=ball, stuck=True, still_ns=3_000_000_000)
     lines = frame(snapshot([sq(1)], [part]), None)
     assert lines[-2].text.startswith("       STUCK? (seen for 3 s): CQ 1: driver or platform")
@@ -158,7 +167,7 @@ def test_of_64_queues_those_that_wait_come_first_and_the_rest_is_counted() -> No
     lines = text_of(snapshot(sqs), rows=15).splitlines()
     assert len(lines) == 15
     assert [line.split()[0] for line in lines[6:]] == [
-        *("63", "STUCK:", "SQ", "30", "oldest:", "0", "1", "2", "60"),
+        *("63", "STUCK:", "are", "30", "oldest:", "0", "1", "2", "60"),
     ]
     assert lines[-1] == "60 further queues, with nothing waiting"
 
@@ -196,7 +205,7 @@ def test_no_line_but_the_table_is_wider_than_the_terminal(width: int) -> None:
 def test_nothing_of_another_process_reaches_the_terminal_as_an_order() -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\n\r"
     now = snapshot(
-        [sq(1, rung=1, stuck=True, ball=Holders(["device"], evil),
+        [sq(1, rung=1, stuck=True, ball=Ball(["device"], evil),
             oldest=Oldest(1, evil, "rung", None))],
         image=evil, serial=evil, device=evil, check=Check(evil, 1, 1, evil),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from nvmelab.check.ball import Party
 from nvmelab.check.verdict import Stuck, Verdict
 from nvmelab.limits import TRACE_FLIGHT_MAX, TRACE_GIVEN_UP_US, TRACE_SKEW_US
 
@@ -234,7 +235,7 @@ def judge_linux(monitor: LinuxMonitor, *, rest: bool) -> Verdict:
 
 def _stuck(sq: LinuxSq, *, rest: bool) -> list[Stuck]:
     parts = []
-    ball = ["device", "platform", "driver"]
+    ball: list[Party] = ["device", "platform", "driver"]
     if sq.given_up:
         owed = "complete it, deliver its interrupt, or take its completion, in time"
         parts.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from nvmelab.check.ball import Standing
 from nvmelab.spec.commands import AdminOpcode
 
 Values = tuple[int, ...]
@@ -103,6 +104,27 @@ class Sq:
         """A request is free again, or was at last."""
         if self.dry and self.freed is None:
             self.freed = at
+
+    def standing(self, *, shutdown: bool, doubtful: bool) -> Standing:
+        """Where its commands are. A log shows neither what the host does in memory, nor whether
+        interrupts reach it, nor what doorbells are on their way, nor how many requests a device
+        has."""
+        cq = self.cq
+        return Standing(
+            written=None,
+            under_way=None,
+            rung=len(self.rung),
+            free=None,
+            fetched=len(self.flight) - self.parked,
+            doubtful=doubtful,
+            finished=self.finished,
+            room=False if cq and cq.full else None,
+            posted=self.posted,
+            signalled=not (cq and cq.unsignalled),
+            delivered=None if cq is None or cq.ien else True,
+            taken=None,
+            dead="shutdown" if shutdown else "tail" if self.dead else None,
+        )
 
 
 class Cq:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from nvmelab.check.asking import Asking
+from nvmelab.check.ball import Standing
 from nvmelab.check.model import Command, Cq, Offer, Sq, Values, steps_between
 from nvmelab.check.postings import Postings
 from nvmelab.check.reporter import Reporter
@@ -177,6 +178,13 @@ class Monitor:
             entries = self.sq_entries if cqid else None
             cq = self.cqs[cqid] = Cq(cqid, entries, from_start=False)
         return cq
+
+    def standing(self, sq: Sq) -> Standing:
+        """Where the commands of a queue are, as far as it is known."""
+        # A completion may have been taken for that of another queue, or wait for room unseen.
+        unseen = not self.finishing_shows and sq.cq is not None and sq.cq.full
+        doubtful = unseen or (self.unsure > 0 and not sq.from_start)
+        return sq.standing(shutdown=self.shutdown > 0, doubtful=doubtful)
 
     @property
     def all_from_start(self) -> bool:

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
+from nvmelab.check.ball import STAGES, Party, Stage, agreed, owed
 from nvmelab.check.model import Sq
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.rule import Finding
 from nvmelab.check.rules import PROGRESS, RULES
 
 Word = Literal["driver", "device", "platform", "undecided", "clean"]
-State = Literal["rung", "fetched", "finished", "posted", "ready", "shutdown", "set up", "given up"]
+State = Stage | Literal["ready", "shutdown", "set up", "given up"]
+STATES: dict[State, str] = dict(STAGES.items())
+STATES |= {
+    "ready": "CSTS.RDY does not say what CC.EN asked for",
+    "shutdown": "CSTS.SHST does not say that the shutdown is complete",
+    "set up": "set up by Linux, not completed",
+    "given up": "set up by Linux, and given up by it",
+}
+"""What is said of commands, of the controller itself, and of Linux's trace."""
 
 
 class Stuck(msgspec.Struct, frozen=True):
@@ -28,17 +37,29 @@ class Stuck(msgspec.Struct, frozen=True):
     """0 also for what concerns no queue."""
     entries: int | None
     state: State
-    """`rung`: not fetched. `fetched`: not finished. `finished`: not posted. `posted`: not
-    released. `ready`, `shutdown`: CSTS does not say what CC asked for. Of Linux's trace: `set up`:
-    not completed. `given up`: Linux did not wait for it any longer."""
     count: int
-    ball: list[str]
+    ball: list[Party]
     """The parties that may have it; more than one where the source cannot tell."""
     owed: str
     """What should happen."""
     evidence: list[int]
     controller: str = ""
     """Its name, where the source has several."""
+
+    @property
+    def where(self) -> str:
+        """What waits, and where."""
+        said = STATES[self.state]
+        if self.state in ("ready", "shutdown"):
+            return f"the controller: {said}"
+        size = f" ({self.entries} entries)" if self.entries else ""
+        commands = "1 command" if self.count == 1 else f"{self.count} commands"
+        return f"{self.controller} SQ {self.sqid}{size}, {commands}: {said}".lstrip()
+
+    @property
+    def who(self) -> str:
+        """Who may have to act."""
+        return " or ".join(self.ball)
 
 
 class Pattern(msgspec.Struct, frozen=True):
@@ -72,6 +93,15 @@ class Verdict(msgspec.Struct, frozen=True):
     exercised: list[str]
     """The rules that something in the run has tried."""
 
+    @property
+    def deciding(self) -> Stuck | None:
+        """Of what is stuck, that which the verdict is about: the entries of the known bug, or the
+        first that only that party can have the ball of."""
+        mine = [part for part in self.stuck if part.ball == [self.verdict]]
+        bug = (self.pattern.sqid, "rung") if self.pattern else None
+        known = [part for part in mine if (part.sqid, part.state) == bug]
+        return next(iter(known + mine + self.stuck), None)
+
 
 OVER_COMMITTED = "lost wake-up on an over-committed queue"
 AFFECTED = "QEMU before 7.2.15, 8.2.8, 9.0.4 and 9.1.2 (issue 2388)"
@@ -91,12 +121,13 @@ def judge(monitor: Monitor, *, rest: bool) -> Verdict:
     if rest and monitor.failed:
         word = "undecided"
     elif rest and stuck:
-        word = _weighed(_agreed(stuck), errors)
+        parties = agreed(part.ball for part in stuck)
+        word = _weighed(parties[0] if len(parties) == 1 else "undecided", errors)
     elif rest and monitor.shadows:
         word = "undecided"
     elif errors:
-        parties = {finding.party for finding in errors}
-        word = parties.pop() if len(parties) == 1 else "undecided"
+        breakers = {finding.party for finding in errors}
+        word = breakers.pop() if len(breakers) == 1 else "undecided"
     else:
         word = "undecided" if pattern else "clean"
     return Verdict(
@@ -158,6 +189,11 @@ def _notes(
             f"line {monitor.failed} says that the controller has failed (CSTS.CFS), and nothing is "
             "owed after that: what went before it decides, such as an address that is no memory"
         )
+    if rest and monitor.shutdown and any(part.state in STAGES for part in waiting):
+        notes.append(
+            f"line {monitor.shutdown} asked for a shutdown: a controller that is shut down does "
+            "nothing until it is reset"
+        )
     if rest and not waiting and monitor.shadows:
         notes.append(
             "shadow doorbells are on, so an entry that was stored and not rung does not show: "
@@ -191,80 +227,19 @@ def _notes(
     return notes
 
 
-def _agreed(waiting: Sequence[Stuck]) -> Word:
-    """The one party that certainly has a ball, or the only one that may have all of them. What a
-    host has reaped and not released yet does not show, so a ball that may be its, or the
-    platform's, says nothing against one that is certain."""
-    certain = {part.ball[0] for part in waiting if len(part.ball) == 1}
-    may = certain or set(waiting[0].ball).intersection(*(part.ball for part in waiting))
-    return may.pop() if len(may) == 1 else "undecided"  # type: ignore[return-value]
-
-
-class Owed(NamedTuple):
-    """What is owed to the commands of one queue in one state."""
-
-    state: State
-    commands: int
-    ball: list[str]
-    text: str
-
-
-def owed(sq: Sq, monitor: Monitor) -> list[Owed]:
-    """Who must act for the commands of a queue that are not completed, by where they are. Takes no
-    longer for many commands than for few."""
-    cq = sq.cq
-    full = cq is not None and cq.full
-    host = ["driver", "platform"]
-    parts = []
-    if sq.rung:
-        parts.append(Owed("rung", len(sq.rung), *_of_rung(sq, full, monitor)))
-    flight = len(sq.flight) - sq.parked
-    if flight:
-        # A completion may have been taken for that of another queue.
-        unsure = monitor.unsure > 0 and not sq.from_start
-        ball = ["driver", "device", "platform"] if unsure else ["device"]
-        text = "finish it" if flight == 1 else "finish them"
-        if full and not monitor.finishing_shows:
-            ball, text = host, "release entries of the full CQ: the device may wait for that"
-        parts.append(Owed("fetched", flight, ball, text))
-    if sq.finished and full:
-        parts.append(Owed("finished", sq.finished, host, "release entries of the full CQ"))
-    elif sq.finished:
-        parts.append(Owed("finished", sq.finished, ["device"], "post it"))
-    if sq.posted and cq and cq.unsignalled:
-        parts.append(Owed("posted", sq.posted, ["device"], "raise the interrupt"))
-    elif sq.posted:
-        parts.append(Owed("posted", sq.posted, host, "reap it, and release its entry"))
-    if monitor.shutdown:
-        text = f"reset the controller: line {monitor.shutdown} asked for its shutdown"
-        parts = [part._replace(ball=["driver"], text=text) for part in parts]
-    return parts
-
-
 def _waiting(sq: Sq, monitor: Monitor) -> list[Stuck]:
-    """The same, with the lines that brought the commands there."""
+    """Who must act for the commands of a queue, with the lines that brought them there."""
     cq = sq.cq
-    lines: dict[State, Iterable[int]] = {
+    lines: dict[Stage, Iterable[int]] = {
         "rung": sq.rung,
         "fetched": (command.fetched for command in sq.flight.values() if not command.parked),
         "finished": (command.finished for command in cq.finished if command.sq is sq) if cq else (),
         "posted": (command.finished for command in cq.posted if command.sq is sq) if cq else (),
     }
     return [
-        Stuck(sq.id, sq.entries, state, count, ball, text, list(islice(lines[state], 8)))
-        for state, count, ball, text in owed(sq, monitor)
+        Stuck(sq.id, sq.entries, stage, count, [*parties], text, [*islice(lines[stage], 8)])
+        for stage, count, parties, text in owed(monitor.standing(sq))
     ]
-
-
-def _of_rung(sq: Sq, full: bool, monitor: Monitor) -> tuple[list[str], str]:
-    """Who has the ball of entries that are rung and not fetched. A device may be out of requests
-    only because of commands that it does not finish itself, or that a full CQ holds back."""
-    if sq.dead:
-        owed = f"delete the queue, whose tail in line {sq.dead} cannot be, and create it"
-        return ["driver"], owed
-    if full and not (sq.flight and monitor.finishing_shows):
-        return ["driver", "platform"], "release entries of the full CQ: its commands hold requests"
-    return ["device"], "fetch it" if len(sq.rung) == 1 else "fetch them"
 
 
 def _lost_wakeup(sq: Sq) -> Pattern | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nvmelab.check.ball import STAGES
 from nvmelab.device.queues import Request, SubmissionQueue
 from nvmelab.explore.replay import Played, rule_text
 from nvmelab.explore.setting import SCENARIOS, Setting, label_text
@@ -70,7 +71,7 @@ def tell(setting: Setting, labels: Sequence[Label], *, shortest: bool = False) -
     if setting.fault:
         parameters["planted fault"] = setting.fault
     return Story(
-        title=headline(played, moments[-1], len(moments) - 1),
+        title=headline(played, len(moments) - 1),
         scenario=f"{setting.scenario}: {SCENARIOS[setting.scenario]}",
         device=f"{setting.device}: {teller.system.persona.text}",
         driver="trusts SQHD; " + ("polling" if setting.grain == "coarse" else "interrupt-driven"),
@@ -86,31 +87,22 @@ def tell(setting: Setting, labels: Sequence[Label], *, shortest: bool = False) -
     )
 
 
-def headline(played: Played, last: Moment, steps: int) -> str:
+def headline(played: Played, steps: int) -> str:
     """One line: what is wrong."""
     if played.violation:
         return f"Rule {played.violation.rule} broken at step {steps}: {played.violation.seen}"
     if not played.ball:
         return f"No hang after {steps} steps"
-    rung = [slot.command for slot in last.sq.slots if slot.state == "rung"]
-    if rung and not last.pool.finished and not last.pool.in_flight:
-        what = f"{_commands(len(rung))} rung, never fetched"
-    elif last.pool.finished:
-        what = f"{_commands(len(last.pool.finished))} finished, never posted"
-    else:
-        what = f"{_commands(len(last.outstanding))} posted, never reaped"
-    return f"Hang after {steps} steps: {what}"
-
-
-def _commands(number: int) -> str:
-    return "1 command" if number == 1 else f"{number} commands"
+    number, stage = played.ball.number, played.ball.stage
+    commands = "1 command" if number == 1 else f"{number} commands"
+    return f"Hang after {steps} steps: {commands} {STAGES[stage]}"
 
 
 def owed(played: Played) -> str:
     """What is stuck, and what should happen."""
     if played.violation:
         return played.violation.seen
-    return played.ball.text if played.ball else "everything that was submitted was completed"
+    return played.ball.said if played.ball else "everything that was submitted was completed"
 
 
 def why(system: System, played: Played) -> str:
@@ -121,7 +113,7 @@ def why(system: System, played: Played) -> str:
     standing = system.standing()
     rules = halves.rules
     text = "Nothing is scheduled, and this device looks at no queue that is not."
-    if standing.unfetched:
+    if standing.rung:
         text += (
             " A submission queue is scheduled by its tail doorbell"
             + (" or by the head doorbell of a full CQ" if rules.full_cq_head_wakes_sqs else "")

@@ -7,7 +7,7 @@ from nvmelab.explore.story import Story
 
 _HANG = """
 ball = system.ball()
-assert ball is None, f"hang: the {ball.party} has the ball: {ball.text}"
+assert ball is None, f"hang: the {ball.party} has the ball: {ball.said}"
 """
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from nvmelab import __version__
-from nvmelab.check.ball import Ball
+from nvmelab.check.ball import Owed
 from nvmelab.check.rules import PROGRESS, RULES
 from nvmelab.explore.setting import Setting, label_text, parse_label
 from nvmelab.explore.system import SUBMIT, Label, System
@@ -62,7 +62,7 @@ class Played(msgspec.Struct, frozen=True):
     """The steps that were taken."""
     skipped: int
     """Steps of the schedule that were not enabled when their turn came."""
-    ball: Ball | None
+    ball: Owed | None
     """Who must act, if it came to rest with a command outstanding."""
     violation: Violation | None = None
     differs: int | None = None

@@ -115,7 +115,7 @@ class Story(msgspec.Struct, frozen=True):
     """A run, and what is wrong with it."""
 
     title: str
-    """One line, such as `Hang after 21 steps: 2 commands rung, never fetched`."""
+    """One line, such as `Hang after 21 steps: 2 commands rung, not fetched`."""
     scenario: str
     device: str
     """The persona."""
@@ -127,8 +127,8 @@ class Story(msgspec.Struct, frozen=True):
     ball: str
     """The party that holds the ball: `device`, `driver` or `platform`."""
     owed: str
-    """What is stuck, and what that party should do: `1 command is rung, ...: fetch from the SQ`. Of
-    a violation: what was seen."""
+    """What is stuck, and what that party should do: `1 command is rung, not fetched: fetch it
+    (4 requests are free)`. Of a violation: what was seen."""
     why: str
     """Why it does not happen, in two or three sentences; empty if there is no more to say."""
     rule: str

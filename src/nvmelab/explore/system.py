@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from nvmelab.check.ball import Ball, Standing, holder
+from nvmelab.check.ball import Owed, Standing, holder
 from nvmelab.corpus.faults import SOUND, Fault
 from nvmelab.corpus.personas import Persona
 from nvmelab.device.controller import ControllerConfig, Step
@@ -289,9 +289,9 @@ class System:
         unseen = self.watch and self.watch.seen.signalled < self.watch.seen.posted
         return msgspec.structs.replace(
             standing_of(sq, len(cq.finished)),
-            unrung=(host_sq.tail - host_sq.rung) % sq.size,
+            written=(host_sq.tail - host_sq.rung) % sq.size,
             under_way=(host_sq.rung - sq.tail) % sq.size,
-            working=len(sq.fetched) + len(self._worker.waiting),
+            fetched=len(sq.fetched) + len(self._worker.waiting),
             posted=(cq.tail - host_cq.head) % cq.size,
             signalled=self._coarse or not (unseen or cq.unsignalled),
             delivered=not (at_rest and raised),
@@ -303,7 +303,7 @@ class System:
         """The interrupt of the completion queue is raised and not delivered."""
         return not self._coarse and self._link.raised[self._vector] > 0
 
-    def ball(self) -> Ball | None:
+    def ball(self) -> Owed | None:
         """Who must act, if nothing is enabled but `submit` and a command is outstanding: then
         nobody will."""
         if not self.outstanding or any(label != SUBMIT for label in self.enabled()):

@@ -8,16 +8,6 @@ from nvmelab.check.verdict import AFFECTED, Pattern, Stuck, Verdict
 from nvmelab.report.paragraphs import paragraph
 from nvmelab.trace.qemu_reader import Counts
 
-STATES = {
-    "rung": "rung, never fetched",
-    "fetched": "fetched, never finished",
-    "finished": "finished, never posted",
-    "posted": "posted, and not released by the host",
-    "set up": "set up by Linux, never completed",
-    "given up": "set up by Linux, and given up by it",
-}
-_CONTROLLER = {"ready": "not ready as CC.EN says", "shutdown": "its shutdown is not complete"}
-
 
 def diagnosis_text(verdict: Verdict, counts: Counts, *, rest: bool) -> str:
     """Several paragraphs; the verdict is in a line that begins with VERDICT."""
@@ -27,7 +17,7 @@ def diagnosis_text(verdict: Verdict, counts: Counts, *, rest: bool) -> str:
 
 def verdict_lines(verdict: Verdict, *, rest: bool, unit: str = "line") -> list[str]:
     """The same without the log; `unit` is what the numbers of the evidence count."""
-    lines = [paragraph("STUCK", stuck_text(part, unit)) for part in verdict.stuck]
+    lines = [paragraph("STUCK", _stuck(part, unit)) for part in verdict.stuck]
     said: str = verdict.verdict
     if said == "clean":
         said += ": nothing stands still" if rest else ": no rule that this can show is broken"
@@ -45,18 +35,10 @@ def verdict_lines(verdict: Verdict, *, rest: bool, unit: str = "line") -> list[s
     return [*lines, *(paragraph("hint", note) for note in verdict.notes), paragraph("rules", tried)]
 
 
-def stuck_text(part: Stuck, unit: str | None) -> str:
-    """What waits, and who must act; with the numbers of its evidence unless `unit` is None."""
-    ball = " or ".join(part.ball)
-    where = f", {_numbers(part.evidence, unit)}" if unit else ""
-    if part.state in _CONTROLLER:
-        return f"the controller: {_CONTROLLER[part.state]}{where}; {ball}: {part.owed}"
-    size = f" ({part.entries} entries)" if part.entries else ""
-    commands = "1 command" if part.count == 1 else f"{part.count} commands"
-    more = ", ..." * (unit is not None and part.count > len(part.evidence))
-    name = f"{part.controller} SQ {part.sqid}".lstrip()
-    said = f"{name}{size}, {commands}: {STATES[part.state]}{where}{more}"
-    return f"{said}; {ball}: {part.owed}"
+def _stuck(part: Stuck, unit: str) -> str:
+    """What waits, since which line, and who must act."""
+    more = ", ..." * (part.count > len(part.evidence))
+    return f"{part.where} ({_numbers(part.evidence, unit)}{more}); {part.who}: {part.owed}"
 
 
 def _numbers(numbers: list[int], unit: str) -> str:

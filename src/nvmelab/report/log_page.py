@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from nvmelab.check.ball import STAGES
 from nvmelab.check.verdict import Verdict
 from nvmelab.report.diagnosis import evidence_of
 from nvmelab.report.log_lines import Line
@@ -98,6 +99,7 @@ def _data(recorder: Recorder, rows: list[Line], verdict: Verdict, *, timed: bool
         "queues": queues,
         "controller": recorder.controller,
         "balls": list(balls),
+        "stages": STAGES,
         "commands": _commands(recorder.stays()),
         "marks": _marks(verdict),
         "stuck": [part.sqid for part in verdict.stuck],

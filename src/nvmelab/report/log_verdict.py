@@ -12,7 +12,7 @@ from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import Verdict
 from nvmelab.report.diagnosis import log_text
 from nvmelab.report.log_lines import Line
-from nvmelab.report.log_words import GLOSSARY, commands, heading, known_bug, next_steps, proof
+from nvmelab.report.log_words import GLOSSARY, commands, heading, known_bug, proof
 from nvmelab.report.markup import escape, tag
 from nvmelab.trace.qemu_reader import Counts
 
@@ -99,12 +99,12 @@ class _Head:
         rows = [
             (
                 "Next",
-                escape(said + " ")
-                + tag("b", escape(" or ".join(part.ball)), class_=_party(part.ball))
+                escape(f"{part.where}; ")
+                + tag("b", escape(part.who), class_=_party(part.ball))
                 + escape(f": {part.owed}. ")
                 + f"({self.links(part.evidence)}{', …' * (part.count > len(part.evidence))})",
             )
-            for part, said in next_steps(verdict)
+            for part in verdict.stuck
         ]
         if not hung and verdict.in_flight:
             one = verdict.in_flight == 1

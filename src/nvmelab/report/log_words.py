@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.verdict import AFFECTED, Stuck, Verdict
+from nvmelab.check.verdict import AFFECTED, STATES, Stuck, Verdict
 from nvmelab.trace.qemu_reader import Counts
 
 
@@ -26,10 +26,10 @@ def heading(verdict: Verdict, *, hung: bool) -> str:
     errors = [finding for finding in verdict.findings if finding.severity == "error"]
     if word == "clean":
         return "Nothing stands still here" if hung else "Nothing is wrong that this log can show"
-    if verdict.stuck and word != "undecided":
-        mine = [part for part in verdict.stuck if part.ball == [word]]
-        return _stopped(word, mine[0] if mine else verdict.stuck[0])
-    if verdict.stuck:
+    part = verdict.deciding
+    if part and part.ball == [word]:
+        return f"The {word} has the ball: {_told(part)}"
+    if part and word == "undecided":
         return "It stands still, and this log does not show whose fault that is"
     if errors and word != "undecided":
         return f"The {word} breaks the rules: {errors[0].text}"
@@ -40,45 +40,11 @@ def heading(verdict: Verdict, *, hung: bool) -> str:
     return "This log does not decide it"
 
 
-def _stopped(word: str, part: Stuck) -> str:
-    where = f"{commands(part.count)} of SQ {part.sqid}"
-    if word == "device":
-        said = {
-            "rung": f"stopped fetching: it was told of {where} and never took them",
-            "fetched": f"never finished {where} that it took",
-            "finished": f"never posted the completion of {where}",
-            "posted": f"never raised the interrupt for {where} that it completed",
-            "ready": "did not become ready, or did not stop, as it was told",
-            "shutdown": "never completed its shutdown",
-        }[part.state]
-        if part.count == 1:
-            said = said.replace("took them", "took it")
-        return f"The device {said}"
-    if word == "driver" and part.state == "rung":
-        return f"The driver must act before {where} can be fetched"
-    if word == "driver":
-        return f"The driver never took the completion of {where}"
-    return f"Something between driver and device was lost: {where} wait"
-
-
-def next_steps(verdict: Verdict) -> list[tuple[Stuck, str]]:
-    """What should happen next and by whom, for each part of what stands still."""
-    waits = {
-        "rung": "told to the device by the tail doorbell, and never fetched",
-        "fetched": "fetched by the device, and never finished",
-        "finished": "finished, and never posted to the completion queue",
-        "posted": "posted to the completion queue, and never released by the driver",
-        "ready": "CSTS.RDY does not say what CC.EN asked for",
-        "shutdown": "CSTS.SHST never says that the shutdown is complete",
-    }
-    said = []
-    for part in verdict.stuck:
-        if part.state in ("ready", "shutdown"):
-            said.append((part, f"The controller: {waits[part.state]}."))
-            continue
-        size = f" ({part.entries} entries)" if part.entries else ""
-        said.append((part, f"SQ {part.sqid}{size}: {commands(part.count)} {waits[part.state]}."))
-    return said
+def _told(part: Stuck) -> str:
+    if part.state in ("ready", "shutdown"):
+        return STATES[part.state]
+    are = "is" if part.count == 1 else "are"
+    return f"{commands(part.count)} of SQ {part.sqid} {are} {STATES[part.state]}"
 
 
 def proof(verdict: Verdict) -> list[Proof]:
@@ -159,11 +125,12 @@ GLOSSARY = (
     ("fetch", "the device reads an entry of an SQ, at its head."),
     ("request", "what a device keeps a command in while it works on it; QEMU's has one for each "
      "entry of the SQ."),
-    ("finish, post, release", "the work of a command is done; its completion is written to the CQ; "
-     "the driver has taken it and says so by the head doorbell."),
+    ("finish, post, reap, release", "the work of a command is done; its completion is written to "
+     "the CQ; the driver takes it; it says so by the head doorbell."),
     ("CID", "the number that the driver gives to a command."),
     ("SQHD, phase", "what a completion says besides: how far the SQ is consumed, and a bit that "
      "tells new entries of the CQ from old ones."),
-    ("who must act", "for each command, the party without which it does not go on: the ball."),
+    ("who must act", "for each command, the party without which it does not go on: it has the "
+     "ball."),
 )  # fmt: skip
 """Words of the page."""

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
+from nvmelab.check.ball import owed
 from nvmelab.check.model import Command, Cq, Sq, Values
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.verdict import owed
 from nvmelab.limits import PAGE_ALIVE_MAX, PAGE_COMMANDS_MAX, PAGE_KEPT_MAX, PAGE_LINES_MAX
 from nvmelab.report.log_lines import Line, Lines
 
@@ -49,8 +49,8 @@ the phase tag of the next entry where entries show, whether an interrupt is owed
 last one, and how many completions of the SQ were released. None is not known."""
 
 Ball = tuple[tuple[str, tuple[str, ...], str], ...]
-"""For each state in which the queue has commands: the parties that may have to act, and what is
-owed."""
+"""For each stage at which the queue has commands: the parties that may have to act, and what they
+should do."""
 
 
 class Stay(msgspec.Struct, eq=False):
@@ -262,7 +262,8 @@ class Recorder:
 
     def _ball(self, sq: Sq) -> Ball:
         """The same object for the same ball, as long as there are not too many of them."""
-        ball = tuple((part.state, tuple(part.ball), part.text) for part in owed(sq, self.monitor))
+        rows = owed(self.monitor.standing(sq))
+        ball = tuple((row.stage, row.parties, row.text) for row in rows)
         if len(self._balls) > PAGE_KEPT_MAX:
             self._balls.clear()
         return self._balls.setdefault(ball, ball)

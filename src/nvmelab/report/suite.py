@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from nvmelab.check.verdict import Verdict
-from nvmelab.report.diagnosis import stuck_text, verdict_json
+from nvmelab.report.diagnosis import verdict_json
 from nvmelab.suite.base import Check
 from nvmelab.suite.runner import Result
 
@@ -35,7 +35,7 @@ def result_lines(result: Result) -> str:
 
 
 def _judged(verdict: Verdict) -> str:
-    waits = "; ".join(stuck_text(part, None) for part in verdict.stuck)
+    waits = "; ".join(f"{part.where}; {part.who}: {part.owed}" for part in verdict.stuck)
     return f"{verdict.verdict}: {waits}"
 
 

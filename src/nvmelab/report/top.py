@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from nvmelab.check.ball import Holders
+from nvmelab.check.ball import STAGES, Ball
 from nvmelab.report.units import size_text, time_text
 from nvmelab.snapshot import Cq, Snapshot, Sq
 
@@ -15,12 +15,6 @@ _HEAD = (
     f"{'CQ':>6}{'head':>6}{'tail':>6}{'ph':>3}{'done':>6}{'vec':>5}{'cmds/s':>10}"
 )
 _INDENT = " " * 7
-_STATES = {
-    "stored": "stored, not rung",
-    "rung": "rung, not fetched",
-    "fetched": "not finished",
-    "finished": "finished, not posted",
-}
 ROWS = 40
 """Lines of a frame where no terminal says how many there are."""
 
@@ -45,7 +39,7 @@ class _Row(NamedTuple):
 
     @property
     def waits(self) -> bool:
-        return self.stuck or bool(self.sq.stored or self.sq.rung or self.sq.outstanding)
+        return self.stuck or bool(self.sq.written or self.sq.rung or self.sq.outstanding)
 
 
 def frame(
@@ -179,13 +173,20 @@ def _said(row: _Row) -> Iterable[str]:
             yield oldest
     elif row.waits and oldest:
         yield oldest + (f"; ball: {' or '.join(sq.ball.parties)}" if sq.ball else "")
-    if cq and cq.stuck and cq.ball and not (sq.stuck and sq.ball == cq.ball):
+    if cq and cq.stuck and cq.ball and not _told_of(sq, cq):
         # A driver may release late, as long as the queue is not full.
         stuck, late = ("STUCK", "") if cq.full else ("STUCK?", ", or it releases late")
-        yield f"{stuck}{_for(cq.still_ns)}: CQ {cq.id}: {_said_of(cq.ball)}{late}"
+        full = " is full" * cq.full
+        yield f"{stuck}{_for(cq.still_ns)}: CQ {cq.id}{full}: {_said_of(cq.ball)}{late}"
 
 
-def _said_of(ball: Holders) -> str:
+def _told_of(sq: Sq, cq: Cq) -> bool:
+    """What is said of the submission queue says that its CQ is full, and whose matter that is."""
+    waits = sq.stuck and cq.full and sq.finished
+    return bool(waits and sq.ball and cq.ball and sq.ball.parties == cq.ball.parties)
+
+
+def _said_of(ball: Ball) -> str:
     return f"{' or '.join(ball.parties)}: {ball.text}"
 
 
@@ -197,8 +198,11 @@ def _oldest(sq: Sq) -> str:
     oldest = sq.oldest
     if not oldest:
         return ""
-    age = "" if oldest.age_ns is None else f"fetched {time_text(max(oldest.age_ns, 0))} ago, "
-    return f"oldest: {oldest.command}, CID {oldest.cid}: {age}{_STATES[oldest.state]}"
+    said = STAGES[oldest.state]
+    if oldest.age_ns is not None:
+        age = time_text(max(oldest.age_ns, 0))
+        said = f"fetched {age} ago, {said.removeprefix('fetched, ')}"
+    return f"oldest: {oldest.command}, CID {oldest.cid}: {said}"
 
 
 def _printable(text: str) -> str:

@@ -46,7 +46,7 @@ function drawSq(s) {
   const size = s.entries;
   $("sq-name").textContent = `SQ ${s.sqid}` + (size ? `, ${size} entries` : ", size not known");
   const untold = size && s.told !== null ? (s.head - s.told + size) % size : 0;
-  $("sq-say").textContent = `tail ${known(s.tail)}, head ${known(s.head)}: ${s.rung} rung and not fetched`
+  $("sq-say").textContent = `tail ${known(s.tail)}, head ${known(s.head)}: ${s.rung} rung, not fetched`
     + (untold ? `, ${untold} taken and not told of` : "");
   if (!size || s.tail === null) return $("sq").replaceChildren(make("li", "soft", size ? "where its entries stand is not known yet"
     : "its size is not in this log (--sq-entries)"));
@@ -82,7 +82,7 @@ function rungAt(s, place) {
 function drawCq(s) {
   const size = s.cq_entries, posted = postedTo(s), tail = s.cq_tail ?? (size && s.cq_head !== null ? (s.cq_head + posted.length) % size : null);
   $("cq-name").textContent = `CQ ${s.cq}` + (size ? `, ${size} entries` : ", size not known");
-  $("cq-say").textContent = `head ${known(s.cq_head)}: ${posted.length} posted and not released` + (s.phase === null ? "" : `; next phase ${s.phase}`);
+  $("cq-say").textContent = `head ${known(s.cq_head)}: ${posted.length} posted, not released` + (s.phase === null ? "" : `; next phase ${s.phase}`);
   if (!size || s.cq_head === null) return $("cq").replaceChildren(make("li", "soft", posted.length ? "posted, but where is not known: "
     + posted.slice(0, 12).map(nameOf).join(", ") : "nothing is known to be posted"));
   drawRing("cq", size, [["head", s.cq_head], ["tail", tail]], (slot) => {
@@ -101,7 +101,7 @@ function drawDevice(s) {
   });
   if (shown.length > 12) chips.push(make("span", "soft", `and ${shown.length - 12} more`));
   $("flight").replaceChildren(...(chips.length ? chips : [make("span", "soft", "nothing")]));
-  let say = `${fetched.length} being carried out, ${finished.length} finished and not posted`;
+  let say = `${fetched.length} fetched, not finished; ${finished.length} finished, not posted`;
   if (s.entries && s.from_start) say += `; ${Math.max(0, s.entries - s.taken)} of ${s.entries} requests free, if it has one for each entry`;
   $("flight-say").textContent = say;
 }
@@ -109,8 +109,9 @@ function drawDevice(s) {
 function drawBall(s, end) {
   const parts = s.ball.map(([state, parties, owed]) => {
     const count = state === "rung" ? s.rung : s.commands[state].reduce((sum, c) => sum + c.entries, 0);
+    const waits = counted(count, state === "posted" ? "completion" : "command") + (count === 1 ? " is " : " are ") + data.stages[state];
     const party = parties.length === 1 ? parties[0] : "undecided";
-    return make("p", "", make("b", party, parties.join(" or ")), `: ${owed} (${counted(count, "command")} ${state})`);
+    return make("p", "", make("b", party, parties.join(" or ")), `: ${waits}: ${owed}`);
   });
   const texts = valueAt(data.controller, s.line) || [];
   parts.push(...texts.map((text) => make("p", "", "The controller: " + text)));

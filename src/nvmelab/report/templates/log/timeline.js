@@ -152,7 +152,7 @@ function drawBar(g, lane, command, y, from, to) {
   if (high < 9 || to - from < 30) return;
   let words = to - from < 80 ? nameOf(command) : `CID ${nameOf(command)}, ${opcodeOf(command.sqid, command.opcode)}`;
   if (command.cid < 0) words = counted(command.entries, "entry", "entries");
-  if (isStuck(command)) words += ", " + neverOf(command);
+  if (isStuck(command)) words += ", " + missingOf(command);
   g.save();
   g.beginPath();
   g.rect(from, y, to - from, high);

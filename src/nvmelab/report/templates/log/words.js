@@ -60,9 +60,9 @@ function say(row) {
 const nameOf = (command) => (command.cid < 0 ? "?" : String(command.cid));
 
 // What a command waits for that has not ended.
-function neverOf(command) {
+function missingOf(command) {
   const last = [...STAGES].reverse().find((stage) => command[stage]);
-  return "never " + { rung: "fetched", fetched: "finished", finished: "posted", posted: "released" }[last];
+  return data.stages[last].replace(`${last}, `, "");
 }
 
 // A command with its stages, in a line.
@@ -71,6 +71,6 @@ function storyOf(command) {
     : `SQ ${command.sqid}, ${cidOf(command.cid)}, ${opcodeOf(command.sqid, command.opcode)}`;
   const stages = [...STAGES, "released"].filter((stage) => command[stage]).map((stage) => `${stage} ${command[stage]}`);
   if (command.gone) stages.push(`forgotten ${command.gone}`);
-  if (command.end === Infinity) stages.push(neverOf(command));
+  if (command.end === Infinity) stages.push(missingOf(command));
   return `${what}: ${data.unit}s: ${stages.join(", ")}` + (command.status ? `; status ${hex(command.status)}` : "");
 }

@@ -297,6 +297,12 @@ FINDINGS_MAX = 20
 LIVE_EVENTS_KEPT = 20_000
 """Events of a guest that are kept to show what a verdict rests on: some 15 MB."""
 
+TAKEN_BACK_MAX = 8
+"""Resets and the like that are remembered with what they left undone."""
+
+GAPS_MAX = 8
+"""Places of a log that are remembered where lines are missing."""
+
 CHECK_REST_S = 2.0
 """Seconds without an event after which commands that a guest leaves behind count as stuck."""
 

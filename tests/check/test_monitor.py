@@ -37,8 +37,8 @@ pci_nvme_mmio_doorbell_cq cqid 0 new_head 3
 STARTED = START.count("\n")
 
 
-def seen(text: str, start: str = START) -> Monitor:
-    monitor = Monitor()
+def seen(text: str, start: str = START, *, complete: bool = False) -> Monitor:
+    monitor = Monitor(complete=complete)
     read_log([(start + text).encode()], monitor.handlers)
     return monitor
 
@@ -93,7 +93,7 @@ TRIPS = [
 
 @pytest.mark.parametrize(("rule", "text"), TRIPS)
 def test_a_breach_is_found_with_its_line(rule: str, text: str) -> None:
-    monitor = seen(text)
+    monitor = seen(text, complete=True)
     (finding,) = monitor.findings
     assert (finding.rule, finding.party) == (rule, RULES[rule].party)
     assert finding.evidence[-1] == (START + text).count("\n")
@@ -204,7 +204,7 @@ def test_nothing_is_owed_by_a_controller_that_has_failed() -> None:
 
 
 def test_a_reset_forgets_everything() -> None:
-    text = ring(1) + "pci_nvme_mmio_stopped cleared controller enable bit\n"
+    text = ROUND + "pci_nvme_mmio_stopped cleared controller enable bit\n"
     verdict = judge(seen(text), rest=True)
     assert (verdict.verdict, verdict.stuck) == ("clean", [])
 
@@ -270,7 +270,7 @@ def test_a_queue_of_a_cut_log_may_have_any_completion_queue() -> None:
 def test_a_completion_that_may_be_of_two_queues_accuses_nobody() -> None:
     text = fetch(7, sqid=3) + fetch(7, sqid=4) + finish(7) + IRQ + release(1)
     verdict = judge(seen(text, start=""), rest=True)
-    assert verdict.verdict == "undecided" and "in line 3" in verdict.notes[0]
+    assert verdict.verdict == "undecided" and "in line 3" in " ".join(verdict.notes)
     assert judge(seen(text, start=""), rest=False).verdict == "clean"
 
 
@@ -282,7 +282,7 @@ def test_entries_of_a_queue_whose_size_is_not_known_are_fetched_in_whatever_slot
     begin = "pci_nvme_mmio_start_success setting controller enable bit succeeded\n"
     text = "".join(ring(slot + 1, 0) + entry(slot) + fetch(slot, 0) for slot in range(3))
     text = text.replace("io_cmd", "admin_cmd").replace(" nsid 0x1", "")
-    cut, whole = seen(text, begin), seen(text.replace("slot 2", "slot 3"))
+    cut, whole = seen(text, begin), seen(text.replace("slot 2", "slot 3"), complete=True)
     assert cut.findings == [] and len(cut.sqs[0].flight) == 3
     assert "sq.fetched-early" in {finding.rule for finding in whole.findings}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nvmelab.check.ball import owed
+from nvmelab.check.chain import Handler
 from nvmelab.check.model import Values
-from nvmelab.check.monitor import Handler, Monitor
+from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import judge
 from nvmelab.trace.qemu_reader import read_log
 from tests.check.scrambled import scrambled

@@ -286,10 +286,10 @@ def test_a_clean_log_has_a_page_too() -> None:
 
 
 def test_a_broken_rule_is_told_with_its_lines() -> None:
-    log = START + ring(1) + fetch(7) + finish(8)
+    log = START + ring(1) + fetch(7) + ring(2) + fetch(7)
     page = Page(page_of(log.encode(), hung=False))
-    assert "The device breaks the rules" in page.text
-    assert "Rule cq.unknown-command: " in page.text and f"#line={STARTED + 3}" in page.links
+    assert "The driver breaks the rules" in page.text
+    assert "Rule sq.cid-in-use: " in page.text and f"#line={STARTED + 4}" in page.links
 
 
 def test_a_log_that_ends_in_a_hang_that_nobody_declared() -> None:

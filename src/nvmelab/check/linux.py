@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 
 from nvmelab.check.ball import Party
-from nvmelab.check.verdict import Stuck, Verdict
+from nvmelab.check.verdict import Verdict
+from nvmelab.check.waiting import Stuck
 from nvmelab.limits import TRACE_FLIGHT_MAX, TRACE_GIVEN_UP_US, TRACE_SKEW_US
 
 _TAGS = 0xFFF

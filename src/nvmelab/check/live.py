@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
 
-from nvmelab.check.monitor import Handler, Monitor
+from nvmelab.check.chain import Handler
+from nvmelab.check.monitor import Monitor
 from nvmelab.limits import LIVE_EVENTS_KEPT
 from nvmelab.trace.events import EVENTS as EVENTS_TABLE
 from nvmelab.trace.taken import TAKEN
@@ -51,7 +52,7 @@ class LiveMonitor:
     that no rule is about as well: as in a capture, or a log, of the same run."""
 
     def __init__(self, waived: Iterable[str] = ()) -> None:
-        self.monitor = Monitor(waived=waived)
+        self.monitor = Monitor(waived=waived, complete=True)
         self.monitor.cc = 0  # it is there from power-on on
         self.events = 0
         self.recent: deque[tuple[int, str, tuple[Any, ...]]] = deque(maxlen=LIVE_EVENTS_KEPT)

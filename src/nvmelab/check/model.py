@@ -63,7 +63,8 @@ class Sq:
 
     __slots__ = (
         *("base", "cq", "dead", "dry", "entries", "finished", "flight", "freed", "from_start"),
-        *("head", "id", "most", "parked", "posted", "rung", "tail", "taken", "told", "twice"),
+        *("head", "id", "most", "parked", "posted", "rung", "silent", "tail", "taken", "told"),
+        "twice",
     )
 
     def __init__(self, id: int, cq: Cq | None, entries: int | None, *, from_start: bool) -> None:
@@ -91,6 +92,8 @@ class Sq:
         self.finished = 0
         """How many are finished and not surely posted; `posted`: posted and not released."""
         self.posted = 0
+        self.silent = False
+        """Entries of it were fetched that no line had told of: its doorbells do not show."""
         self.twice: set[int] = set()
         """CIDs that two commands have had at once: which one ends is not known."""
         self.taken = 0
@@ -99,6 +102,11 @@ class Sq:
         """A doorbell whose entry waits because no request is free, and the line that says so."""
         self.freed: int | None = None
         """The line that freed a request after that."""
+
+    @property
+    def outstanding(self) -> bool:
+        """A command of it was rung, and is not completed and released."""
+        return bool(self.rung or self.finished or self.posted or len(self.flight) > self.parked)
 
     def request_freed(self, at: int) -> None:
         """A request is free again, or was at last."""

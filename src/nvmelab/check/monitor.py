@@ -13,37 +13,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from nvmelab.check.accusations import Accusations
 from nvmelab.check.asking import Asking
 from nvmelab.check.ball import Standing
+from nvmelab.check.chain import Handler, chain
+from nvmelab.check.life import Life
 from nvmelab.check.model import Command, Cq, Offer, Sq, Values, steps_between
+from nvmelab.check.pairing import Pairing
 from nvmelab.check.postings import Postings
 from nvmelab.check.reporter import Reporter
-from nvmelab.check.rule import Finding
 from nvmelab.check.rules import GROUPS, RULES
 from nvmelab.check.rules.reset import Due
-from nvmelab.limits import FINDINGS_MAX
+from nvmelab.check.waiting import TakenBack, lost_wakeup, waiting_of
+from nvmelab.limits import TAKEN_BACK_MAX
 from nvmelab.spec.commands import AdminOpcode
 from nvmelab.spec.registers import CQE_SIZE, SQE_SIZE
 from nvmelab.trace.taken import SLOTS_MAX
 
-Handler = Callable[[int, Values], None]
 
-
-class Monitor:
+class Monitor(Accusations):
     """Feed it with `handlers`; look at `sqs`, `cqs` and `findings` then.
 
     `sq_entries` is the size of all I/O queues whose creation is not seen. Rules that are `waived`
-    are not tried.
+    are not tried. A source that is not `complete` may have been filtered, or cut: what contradicts
+    itself there accuses nobody.
     """
 
-    def __init__(self, sq_entries: int | None = None, waived: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        sq_entries: int | None = None,
+        waived: Iterable[str] = (),
+        *,
+        complete: bool = False,
+    ) -> None:
+        super().__init__(waived, complete=complete)
         self.sq_entries = sq_entries
-        self.waived = frozenset(waived)
-        assert self.waived <= RULES.keys()
         self.sqs: dict[int, Sq] = {}
         self.cqs: dict[int, Cq] = {}
         self.deleted: dict[int, int] = {}  # SQs by identifier, and the line that says so
-        self.findings: list[Finding] = []
         self.failed = 0
         """The line of a fatal status."""
         self.enabled = 0
@@ -68,7 +75,6 @@ class Monitor:
         """The source shows when a command is finished, and not only its completion."""
         self.exact = False
         """The source shows the entries that are posted."""
-        self.bases: tuple[int | None, int | None] = (None, None)  # ASQ and ACQ
         self.on_released: Callable[[Command], None] | None = None
         """Called with each command whose completion the host has released, or, with its `released`
         still 0, that is forgotten because nothing tells of that."""
@@ -82,8 +88,6 @@ class Monitor:
         self.admin_posted: list[Callable[[int, Command, int], None]] = []
         """Called for each admin command whose entry is posted, where that shows: with the line, the
         command, and its dword 0."""
-        self._counts: dict[str, int] = {}
-        self._admin_entries: tuple[int, int] | None = None
         self.last_rung: Sq | None = None
         self.last_finished: Sq | None = None
         self.head_next: int | None = None
@@ -92,10 +96,11 @@ class Monitor:
         """A line that says whether a request is free after the next fetch, and what it says."""
         self._entry: tuple[int, Values] | None = None
         self._memory: list[tuple[str, int, int]] | None = None
-        self._aborted = False
-        self._early = False  # what is fetched next should not be
+        self._aborted = self._early = False  # the latter: what is fetched next should not be
         self.shutdown = 0
         """The line that asked for a shutdown; 0 if none is going on."""
+        self.taken_back: list[TakenBack] = []
+        """What the host ended before it was done: the first ones, and the last."""
         self.seen: set[str] = set()
         """The handlers that were called."""
         self.handlers: dict[str, Handler] = {}
@@ -114,26 +119,16 @@ class Monitor:
             "finished": self._finished,
             "msix": self._msix,
             "interrupt": self._interrupt,
-            "cc": self._cc,
-            "aqattr": self._aqattr,
-            "asq": lambda _at, values: self._base(0, values[0]),
-            "acq": lambda _at, values: self._base(1, values[0]),
-            "shutdown_set": self._shutdown_set,
-            "shutdown_cleared": lambda _at, _values: self._shutdown_set(0, ()),
-            "started": self._started,
-            "stopped": self._stopped,
-            "reset": self._reset,
-            "start_failed": self._err_cfs,
-            "err_cfs": self._err_cfs,
-            "offers": self._offers,
+            **Life(self).handlers,
         }
         lookers: dict[str, list[Handler]] = {}
-        for group in (*GROUPS, Asking, Postings, Reporter):
+        lacking = () if self.complete else (Pairing,)
+        for group in (*GROUPS, Asking, Postings, Reporter, *lacking):
             for name, handler in group(self).handlers.items():
                 lookers.setdefault(name, []).append(handler)
         for name in {*moves, *lookers}:
             steps = [*lookers.get(name, ()), *([moves[name]] if name in moves else ())]
-            self.handlers[name] = self._first(name, _chain(steps))
+            self.handlers[name] = self._first(name, chain(steps))
 
     def _first(self, name: str, handler: Handler) -> Handler:
         """`handler`, which notes at its first call that there are such events."""
@@ -145,16 +140,6 @@ class Monitor:
             handler(at, values)
 
         return noted
-
-    def find(self, rule: str, text: str, *evidence: int) -> None:
-        """A rule is broken. Line 0 is none."""
-        if rule in self.waived:
-            return
-        count = self._counts[rule] = self._counts.get(rule, 0) + 1
-        if count <= FINDINGS_MAX:
-            kept = [line for line in evidence if line]
-            said = RULES[rule]
-            self.findings.append(Finding(rule, said.party, text, said.ref, said.severity, kept))
 
     @property
     def exercised(self) -> list[str]:
@@ -212,6 +197,8 @@ class Monitor:
     def _tail(self, at: int, values: Values) -> None:
         sqid, tail = values
         sq = self.last_rung = self.sq(sqid)
+        if sq.silent and not self.complete:
+            self.lacks(at, f"SQ {sqid} is rung, and what was fetched before was not")
         steps = steps_between(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
         if sq.from_start and sq.entries and len(sq.rung) + steps >= sq.entries:
             text = f"tail {tail} of SQ {sqid} is rung, over entries that were not fetched"
@@ -233,6 +220,8 @@ class Monitor:
         cqid, head = values
         cq = self.cq(cqid)
         released = steps_between(cq.head, head, cq.entries)
+        if cq.entries is None and cq.head is not None and head < cq.head:
+            released = max(len(cq.posted), 1)  # round a ring of unknown size: perhaps all
         cq.head = head
         if head > cq.most:
             cq.most = head
@@ -248,7 +237,8 @@ class Monitor:
             elif cq.strays:
                 cq.strays -= 1
             elif cq.from_start and self.all_from_start:
-                self.find("cq.head", f"head {head} of CQ {cqid}: nothing was posted there", at)
+                text = f"head {head} of CQ {cqid}: nothing was posted there"
+                self.contradicts("cq.head", text, at)
                 break
 
     def _invalid_tail(self, at: int, values: Values) -> None:
@@ -263,7 +253,7 @@ class Monitor:
         # Where its size is not known, nobody has counted.
         if sq.from_start and sq.entries and sq.head is not None and slot != sq.head:
             text = f"the entry in slot {slot} of SQ {sqid} is fetched, and the head is {sq.head}"
-            self.find("sq.fetched-early", text, at)
+            self.contradicts("sq.fetched-early", text, at)
             sq.head = slot
             self._early = True
         self._entry = sqid, values[2:]
@@ -272,16 +262,18 @@ class Monitor:
         cid, sqid, opcode = values
         sq = self.sq(sqid)
         rung = sq.rung.popleft() if sq.rung else 0
-        if not rung and sq.from_start and self._shows_doorbells(sq) and not self._early:
+        sq.silent |= not rung and not self._shows_doorbells(sq)
+        if not rung and sq.from_start and not sq.silent and not self._early:
             text = f"CID {cid:#x} is fetched from SQ {sqid}, which is empty"
-            self.find("sq.fetched-early", text, at)
+            self.contradicts("sq.fetched-early", text, at)
             self._early = True
         before = sq.flight.get(cid)
         if before and before.parked:
             sq.parked -= 1
         elif before:
             # Else it may be an old entry that is fetched, or was.
-            if not (self._early or self._aborted or cid in sq.twice):
+            ends_show = self.complete or "finished" in self.seen
+            if ends_show and not (self._early or self._aborted or cid in sq.twice):
                 text = f"CID {cid:#x} of SQ {sqid} is fetched again before it is finished"
                 self.find("sq.cid-in-use", text, before.fetched, at)
             sq.twice.add(cid)
@@ -333,7 +325,7 @@ class Monitor:
             twice = any(cid in sq.twice for sq in known)
             if known and self.all_from_start and not twice:
                 text = f"CID {cid:#x} is finished for CQ {cqid}, and no such command was fetched"
-                self.find("cq.unknown-command", text, at)
+                self.contradicts("cq.unknown-command", text, at)
             elif len(known) == 1:  # it was fetched before the log begins
                 self.last_finished = known[0]
             return
@@ -370,6 +362,8 @@ class Monitor:
             cq.base, cq.vector, cq.ien = base, vector, bool(ien)
         elif asked == "del_sq":
             gone = self.sqs.pop(values[0], None)
+            if gone:
+                self.take_back(at, f"has deleted SQ {gone.id}", [gone])
             self.deleted[values[0]] = at
             if gone and gone.cq and self.exact:
                 gone.cq.drop(gone)
@@ -438,70 +432,22 @@ class Monitor:
         self._memory = found
         return found
 
-    def _cc(self, _at: int, values: Values) -> None:
-        self.cc = values[0]
-        self.page_size = 1 << 12 + (values[0] >> 7 & 0xF)
+    def take_back(self, at: int, how: str, sqs: Iterable[Sq]) -> None:
+        """The host ends the work of these queues. What they had outstanding is kept as it stands:
+        that it did not end may be why."""
+        sqs = [sq for sq in sqs if sq.outstanding]
+        stuck = waiting_of(sqs, self.standing) if sqs else []
+        if stuck:
+            taken = TakenBack(at, how, stuck, lost_wakeup(sqs), self.failed, self.gap)
+            del self.taken_back[TAKEN_BACK_MAX - 1 :]
+            self.taken_back.append(taken)
 
-    def _aqattr(self, _at: int, values: Values) -> None:
-        self._admin_entries = ((values[0] & 0xFFF) + 1, (values[0] >> 16 & 0xFFF) + 1)
-
-    def _base(self, queue: int, value: int) -> None:
-        asq, acq = self.bases
-        self.bases = (asq, value) if queue else (value, acq)
-
-    def _started(self, at: int, _values: Values) -> None:
-        if self.enabled:
-            self.twice = self.twice or (self.enabled, at)
-        self._clear()
-        self.enabled, self.down = at, 0
-        sq_entries, cq_entries = self._admin_entries or (None, None)
-        cq = self.cqs[0] = Cq(0, cq_entries, from_start=True)
-        cq.vector = 0  # always (Base 2.2, 3.1.4.10)
-        sq = self.sqs[0] = Sq(0, cq, sq_entries, from_start=True)
-        sq.base, cq.base = self.bases
-
-    def _stopped(self, at: int, _values: Values) -> None:
-        self._clear()
-        self.enabled, self.down = 0, at
-
-    def _reset(self, at: int, values: Values) -> None:
-        self._stopped(at, values)
-        self.cc, self.bases = 0, (0, 0)
-
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """All queues and commands are gone."""
         self.deleted.clear()
         self._memory = None
         self.sqs.clear()
         self.cqs.clear()
         self.last = self.last_rung = self.last_finished = self._entry = None
         self.failed = self.shadows = self.shutdown = 0
-
-    def _shutdown_set(self, at: int, _values: Values) -> None:
-        self.shutdown = at
-
-    def _err_cfs(self, at: int, _values: Values) -> None:
-        self.failed = at
-
-    def _offers(self, _at: int, values: Values) -> None:
-        self.offer = Offer(values)
-
-
-def _chain(steps: list[Handler]) -> Handler:
-    """One after the other."""
-    if len(steps) == 1:
-        return steps[0]
-    if len(steps) > 3:
-        steps = [*steps[:2], _chain(steps[2:])]
-    first, *others = steps
-    second, last = others[0], others[-1]
-
-    def two(at: int, values: Values) -> None:
-        first(at, values)
-        last(at, values)
-
-    def three(at: int, values: Values) -> None:
-        first(at, values)
-        second(at, values)
-        last(at, values)
-
-    return three if len(steps) == 3 else two
+        self.go_on()

@@ -46,7 +46,7 @@ class Postings:
                     f"SQHD {sqhd} of SQ {sqid}: its head was {command.sqhd} when CID {cid:#x} was "
                     f"done, and is {sq.head}"
                 )
-                monitor.find("cq.sqhd", text, command.finished, at)
+                monitor.contradicts("cq.sqhd", text, command.finished, at)
         sq.told = sqhd
         monitor.post(cq, command, at)
         if not sqid:
@@ -76,7 +76,7 @@ class Postings:
         command = next(done, None)
         if command:
             text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cq.id}; SQ {sqid} has CQ {home.id}"
-            self._monitor.find("cq.wrong-queue", text, command.finished, at)
+            self._monitor.contradicts("cq.wrong-queue", text, command.finished, at)
             home.withdraw(command)
             cq.finish(command)
         return command
@@ -88,22 +88,24 @@ class Postings:
         own = monitor.sqs.get(sqid)
         if own is None and sqid in monitor.deleted:
             text = f"CID {cid:#x} of SQ {sqid} is posted, and that queue was deleted"
-            monitor.find("cq.after-deletion", text, monitor.deleted[sqid], at)
+            monitor.contradicts("cq.after-deletion", text, monitor.deleted[sqid], at)
         elif cq.from_start and monitor.all_from_start and not (own and cid in own.twice):
             text = f"SQID {sqid} CID {cid:#x} is posted to CQ {cq.id}, and no such one is done"
-            monitor.find("cq.unknown-command", text, at)
+            monitor.contradicts("cq.unknown-command", text, at)
 
     def _posting(self, at: int, cq: Cq, slot: int, phase: int) -> None:
         assert cq.entries
         monitor = self._monitor
         if cq.full:
-            monitor.find("cq.overrun", f"an entry is posted to CQ {cq.id}, which is full", at)
+            monitor.contradicts(
+                "cq.overrun", f"an entry is posted to CQ {cq.id}, which is full", at
+            )
         if slot != cq.tail:
-            monitor.find(
+            monitor.contradicts(
                 "cq.slot", f"slot {slot} of CQ {cq.id} is posted to, and the next is {cq.tail}", at
             )
         elif phase != cq.phase:
-            monitor.find(
+            monitor.contradicts(
                 "cq.phase", f"slot {slot} of CQ {cq.id} gets the old phase tag {phase}", at
             )
         cq.tail = (slot + 1) % cq.entries

@@ -6,75 +6,22 @@ was declared hung. Without it, commands that are under way are just that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from nvmelab.check.ball import STAGES, Party, Stage, agreed, owed
-from nvmelab.check.model import Sq
+from nvmelab.check.ball import STAGES, agreed
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.rule import Finding
 from nvmelab.check.rules import PROGRESS, RULES
+from nvmelab.check.waiting import Pattern, Stuck, TakenBack, lost_wakeup, waiting_of
+from nvmelab.limits import CHECK_REST_S
+
+TimeOf = Callable[[int], float | None]
+"""The time of an event, or of a line, in seconds; None if that does not show."""
 
 Word = Literal["driver", "device", "platform", "undecided", "clean"]
-State = Stage | Literal["ready", "shutdown", "set up", "given up"]
-STATES: dict[State, str] = dict(STAGES.items())
-STATES |= {
-    "ready": "CSTS.RDY does not say what CC.EN asked for",
-    "shutdown": "CSTS.SHST does not say that the shutdown is complete",
-    "set up": "set up by Linux, not completed",
-    "given up": "set up by Linux, and given up by it",
-}
-"""What is said of commands, of the controller itself, and of Linux's trace."""
-
-
-class Stuck(msgspec.Struct, frozen=True):
-    """Commands of one queue that wait in one state, and who must act; or the controller itself."""
-
-    sqid: int
-    """0 also for what concerns no queue."""
-    entries: int | None
-    state: State
-    count: int
-    ball: list[Party]
-    """The parties that may have it; more than one where the source cannot tell."""
-    owed: str
-    """What should happen."""
-    evidence: list[int]
-    controller: str = ""
-    """Its name, where the source has several."""
-
-    @property
-    def where(self) -> str:
-        """What waits, and where."""
-        said = STATES[self.state]
-        if self.state in ("ready", "shutdown"):
-            return f"the controller: {said}"
-        size = f" ({self.entries} entries)" if self.entries else ""
-        commands = "1 command" if self.count == 1 else f"{self.count} commands"
-        return f"{self.controller} SQ {self.sqid}{size}, {commands}: {said}".lstrip()
-
-    @property
-    def who(self) -> str:
-        """Who may have to act."""
-        return " or ".join(self.ball)
-
-
-class Pattern(msgspec.Struct, frozen=True):
-    """The signature of a known bug."""
-
-    name: str
-    sqid: int
-    rung: int
-    """The line of the tail doorbell whose entry waits because no request is free."""
-    dry: int
-    """The line that says so."""
-    freed: int
-    """The line that freed a request."""
-    last_rung: int
-    """The last tail doorbell of that queue."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -92,6 +39,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """What the source could not show, and what to record to see it."""
     exercised: list[str]
     """The rules that something in the run has tried."""
+    taken_back: int | None = None
+    """What is stuck was so when the host ended it: the line that tells of that."""
 
     @property
     def deciding(self) -> Stuck | None:
@@ -103,43 +52,92 @@ class Verdict(msgspec.Struct, frozen=True):
         return next(iter(known + mine + self.stuck), None)
 
 
-OVER_COMMITTED = "lost wake-up on an over-committed queue"
-AFFECTED = "QEMU before 7.2.15, 8.2.8, 9.0.4 and 9.1.2 (issue 2388)"
+class _Scene(NamedTuple):
+    """What the verdict is about: how things stand, or how they stood when the host ended them."""
+
+    rest: bool
+    stuck: list[Stuck]
+    pattern: Pattern | None
+    failed: int
+    gap: int
+    taken: TakenBack | None = None
+    age: float | None = None
+    """How long the oldest of what was taken back had been waiting, in seconds, if times show."""
 
 
-def judge(monitor: Monitor, *, rest: bool) -> Verdict:
-    """The verdict on what was seen."""
-    stuck = [part for sq in monitor.sqs.values() for part in _waiting(sq, monitor)]
-    in_flight = sum(part.count for part in stuck)
-    stuck += [
-        Stuck(0, None, state, 1, ["device"], due.text, [due.since])  # type: ignore[arg-type]
-        for state, due in monitor.due.items()
-    ]
-    pattern = next(filter(None, map(_lost_wakeup, monitor.sqs.values())), None)
+def judge(monitor: Monitor, *, rest: bool, time_of: TimeOf = lambda _number: None) -> Verdict:
+    """The verdict on what was seen. `time_of` gives the time of an event, or of a line, in seconds:
+    what the host ended after it had waited for long was at rest, whoever says so."""
+    scene = _scene(monitor, rest, time_of)
+    rest, stuck = scene.rest, scene.stuck
+    in_flight = 0 if scene.taken else sum(part.count for part in stuck)
+    if not scene.taken:
+        stuck = stuck + [
+            Stuck(0, None, state, 1, ["device"], due.text, [due.since])  # type: ignore[arg-type]
+            for state, due in monitor.due.items()
+        ]
     errors = [finding for finding in monitor.findings if finding.severity == "error"]
     word: Word
-    if rest and monitor.failed:
+    if rest and (scene.failed or (scene.gap and stuck)):
         word = "undecided"
     elif rest and stuck:
         parties = agreed(part.ball for part in stuck)
         word = _weighed(parties[0] if len(parties) == 1 else "undecided", errors)
-    elif rest and monitor.shadows:
+    elif rest and (monitor.shadows or _unknown_then(monitor, scene, time_of)):
         word = "undecided"
     elif errors:
         breakers = {finding.party for finding in errors}
         word = breakers.pop() if len(breakers) == 1 else "undecided"
     else:
-        word = "undecided" if pattern else "clean"
+        word = "undecided" if scene.pattern or monitor.gaps else "clean"
     return Verdict(
         verdict=word,
         stuck=stuck if rest else [],
         findings=monitor.findings,
-        pattern=pattern,
+        pattern=scene.pattern,
         in_flight=in_flight,
         rule=_broken_by_rest(monitor, stuck, word) if rest else "",
-        notes=_notes(monitor, stuck, pattern, word, rest=rest),
+        notes=_notes(monitor, scene, stuck, word, time_of),
         exercised=monitor.exercised,
+        taken_back=scene.taken.at if scene.taken else None,
     )
+
+
+def _scene(monitor: Monitor, rest: bool, time_of: TimeOf) -> _Scene:
+    """Which moment decides. What waited for long when the host ended it does, unless something
+    waits now as well; so does, where no times show, what was ended at the end of everything."""
+    sqs = monitor.sqs.values()
+    now = waiting_of(sqs, monitor.standing)
+    if not now or monitor.shutdown:
+        for taken in monitor.taken_back:
+            age = _age(taken, time_of)
+            last = taken is monitor.taken_back[-1] and not monitor.enabled
+            if rest and last if age is None else age >= CHECK_REST_S:
+                kept = (taken.stuck, taken.pattern, taken.failed, taken.gap)
+                return _Scene(True, *kept, taken, age)
+    return _Scene(rest, now, lost_wakeup(sqs), monitor.failed, _gap(monitor, now))
+
+
+def _age(taken: TakenBack, time_of: TimeOf) -> float | None:
+    begin, end = time_of(taken.since), time_of(taken.at)
+    return None if begin is None or end is None else end - begin
+
+
+def _unknown_then(monitor: Monitor, scene: _Scene, time_of: TimeOf) -> bool:
+    """Something was taken back, and whether it had waited for long does not show."""
+    back = monitor.taken_back
+    return not scene.taken and bool(back) and _age(back[-1], time_of) is None
+
+
+def _gap(monitor: Monitor, now: list[Stuck]) -> int:
+    """The first line that shows that others are missing. A log without a single fetch, or without
+    a single end of a command, was filtered: what is never told of cannot be owed."""
+    needs = {"rung": "command", "fetched": "finished"}
+    for part in now:
+        kind = needs.get(part.state)
+        if kind and not monitor.complete and kind not in monitor.seen:
+            return part.evidence[-1]
+    return monitor.gap
 
 
 def _weighed(word: Word, errors: Sequence[Finding]) -> Word:
@@ -181,17 +179,18 @@ def _stalled(monitor: Monitor, waiting: list[Stuck]) -> bool:
 
 
 def _notes(
-    monitor: Monitor, waiting: list[Stuck], pattern: Pattern | None, word: Word, *, rest: bool
+    monitor: Monitor, scene: _Scene, waiting: list[Stuck], word: Word, time_of: TimeOf
 ) -> list[str]:
-    notes = []
-    if rest and monitor.failed:
+    """What the source could not show, and what to do about it."""
+    rest, unit, notes = scene.rest, monitor.unit, _of_taken_back(monitor, scene, time_of)
+    if rest and scene.failed:
         notes.append(
-            f"line {monitor.failed} says that the controller has failed (CSTS.CFS), and nothing is "
+            f"{unit} {scene.failed} says that the controller has failed (CSTS.CFS), and nothing is "
             "owed after that: what went before it decides, such as an address that is no memory"
         )
-    if rest and monitor.shutdown and any(part.state in STAGES for part in waiting):
+    if rest and not scene.taken and monitor.shutdown and any(p.state in STAGES for p in waiting):
         notes.append(
-            f"line {monitor.shutdown} asked for a shutdown: a controller that is shut down does "
+            f"{unit} {monitor.shutdown} asked for a shutdown: a controller that is shut down does "
             "nothing until it is reset"
         )
     if rest and not waiting and monitor.shadows:
@@ -199,7 +198,7 @@ def _notes(
             "shadow doorbells are on, so an entry that was stored and not rung does not show: "
             "record it with -device nvme,dbcs=off, or on nvmelab run --doorbells trapped"
         )
-    elif rest and not waiting:
+    elif rest and not waiting and not monitor.taken_back:
         notes.append(
             "no command is outstanding on this device: what waits, waits for something else"
         )
@@ -209,42 +208,68 @@ def _notes(
             f"the {parties.pop()} broke a rule before, and what is owed now is another's: whether "
             "the one comes of the other does not show; mend the first, and look again"
         )
-    if pattern and not rest:
+    if scene.pattern and not rest:
         notes.append(
             "a healthy run whose log is cut here would look the same; if this is where everything "
             "stood still, say so with --hung"
         )
-    if rest and monitor.unsure and any(not sq.from_start for sq in monitor.sqs.values()):
+    return notes + _of_source(monitor, scene, waiting, word)
+
+
+def _of_source(monitor: Monitor, scene: _Scene, waiting: list[Stuck], word: Word) -> list[str]:
+    """What the log itself lacks."""
+    notes = []
+    for line, (text, rule) in list(monitor.gaps.items())[:1]:
+        breach = f", or the {RULES[rule].party} breaks {rule}" if rule else ""
         notes.append(
-            f"the completion in line {monitor.unsure} may be of several queues, whose creation is "
-            "not in the log: record it from the start of the driver on"
+            f"{monitor.unit} {line} cannot follow from those before it ({text}): some are missing, "
+            f"by a filter or a cut{breach}; nothing is said of what was counted there: record all, "
+            "with -trace 'pci_nvme_*'"
         )
-    if rest and word == "undecided" and waiting and any(len(part.ball) > 1 for part in waiting):
+    if not scene.rest:
+        return notes
+    if scene.gap and waiting and not monitor.gaps:
+        notes.append(
+            "this log never tells of a fetch, or never of the end of a command: it was filtered; "
+            "record all, with -trace 'pci_nvme_*'"
+        )
+    unknown = [sq for sq in monitor.sqs.values() if sq.entries is None and sq.id]
+    if unknown and any(part.entries is None and part.sqid for part in waiting):
+        most = max(max(sq.most, sq.cq.most if sq.cq else 0) for sq in unknown)
+        notes.append(
+            f"the sizes of the queues are not in the log, so laps are not counted: give them, with "
+            f"--sq-entries {most + 1} if {most} is the last slot, as far as the log shows"
+        )
+    if monitor.unsure and any(not sq.from_start for sq in monitor.sqs.values()):
+        notes.append(
+            f"the completion in {monitor.unit} {monitor.unsure} may be of several queues, whose "
+            "creation is not in the log: record it from the start of the driver on"
+        )
+    if word == "undecided" and waiting and any(len(part.ball) > 1 for part in waiting):
         notes.append(
             "this source shows neither what the host reads nor whether an interrupt reached it: "
-            "let the driver log its interrupts and what it reaps, or run it on nvmelab run"
+            "let the driver log its interrupts and what it reaps"
+            + (", or run it on nvmelab run" if not monitor.complete else "")
         )
     return notes
 
 
-def _waiting(sq: Sq, monitor: Monitor) -> list[Stuck]:
-    """Who must act for the commands of a queue, with the lines that brought them there."""
-    cq = sq.cq
-    lines: dict[Stage, Iterable[int]] = {
-        "rung": sq.rung,
-        "fetched": (command.fetched for command in sq.flight.values() if not command.parked),
-        "finished": (command.finished for command in cq.finished if command.sq is sq) if cq else (),
-        "posted": (command.finished for command in cq.posted if command.sq is sq) if cq else (),
-    }
+def _of_taken_back(monitor: Monitor, scene: _Scene, time_of: TimeOf) -> list[str]:
+    """What the host ended before it was done."""
+    unit = monitor.unit
+    if scene.taken:
+        waited = "" if scene.age is None else f", after {scene.age:.1f} s"
+        where = f"{unit} {scene.taken.at} {scene.taken.how}{waited}"
+        return [f"{where}: what is stuck was so before that"]
+    if not monitor.taken_back:
+        return []
+    taken = monitor.taken_back[-1]
+    age = _age(taken, time_of)
+    commands = "1 command was" if taken.count == 1 else f"{taken.count} commands were"
+    said = f"{commands} outstanding where {unit} {taken.at} {taken.how}"
+    if age is not None:
+        return [f"{said}, for {age:.1f} s: that alone is no hang"]
     return [
-        Stuck(sq.id, sq.entries, stage, count, [*parties], text, [*islice(lines[stage], 8)])
-        for stage, count, parties, text in owed(monitor.standing(sq))
+        f"{said}; whether for long does not show: record it with -msg timestamp=on, or leave out "
+        f"that {unit} and what follows, if it stood still there"
     ]
-
-
-def _lost_wakeup(sq: Sq) -> Pattern | None:
-    """An entry waits because no request was free, one became free, and nothing was fetched."""
-    if sq.dry is None or sq.freed is None or not sq.rung:
-        return None
-    rung, dry = sq.dry
-    return Pattern(OVER_COMMITTED, sq.id, rung, dry, sq.freed, sq.rung[-1])

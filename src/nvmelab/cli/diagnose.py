@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
+from nvmelab.check.chain import Handler
 from nvmelab.check.linux import LinuxMonitor, TooMany, judge_linux
 from nvmelab.check.live import Feeder
-from nvmelab.check.monitor import Handler, Monitor
+from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import judge
 from nvmelab.cli.options import Fail, given, write_file
 from nvmelab.cli.waiving import waive_option

@@ -10,8 +10,8 @@ from typing import TextIO
 
 import click
 
+from nvmelab.check.chain import Handler
 from nvmelab.check.live import Feeder
-from nvmelab.check.monitor import Handler
 from nvmelab.cli.options import Fail
 from nvmelab.report.perfetto import PerfettoWriter
 from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader

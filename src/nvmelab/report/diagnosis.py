@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nvmelab.check.rule import Finding
 from nvmelab.check.rules import RULES
-from nvmelab.check.verdict import AFFECTED, Pattern, Stuck, Verdict
+from nvmelab.check.verdict import Verdict
+from nvmelab.check.waiting import AFFECTED, Pattern, Stuck
 from nvmelab.report.paragraphs import paragraph
 from nvmelab.trace.qemu_reader import Counts
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.verdict import AFFECTED, STATES, Stuck, Verdict
+from nvmelab.check.verdict import Verdict
+from nvmelab.check.waiting import AFFECTED, STATES, Stuck
 from nvmelab.trace.qemu_reader import Counts
 
 

@@ -12,8 +12,9 @@ import json
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from nvmelab.check.chain import Handler
 from nvmelab.check.model import Command, Values
-from nvmelab.check.monitor import Handler, Monitor
+from nvmelab.check.monitor import Monitor
 from nvmelab.spec.commands import AdminOpcode, NvmOpcode
 
 _PID = 1

@@ -63,6 +63,16 @@ EXPLORED = frozenset(
 )
 """Rules that the explorer checks in every step. Its driver does nothing that could break others."""
 
+_COUNTED = ("sq.", "cq.", "queues.", "interrupts.", "reset.")
+CONTINUITY = frozenset(
+    (
+        *(name for name in RULES if name.startswith(_COUNTED)),
+        *("doorbell.repeated", "commands.event-told", "commands.events-limit"),
+        *("commands.abort-answered", "device.failed"),
+    )
+)
+"""Rules about what happened before: where lines are missing they accuse nobody."""
+
 _IN_QEMU_LOGS = {taken.handler for event, taken in TAKEN.items() if event not in OURS}
 
 

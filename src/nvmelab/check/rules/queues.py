@@ -351,7 +351,9 @@ class Queues:
         if not status:
             for flaw in wrong:
                 if not flaw.tolerable:
-                    find("queues.accepted", f"{flaw.text}: it succeeds", *lines)
+                    self._monitor.contradicts(
+                        "queues.accepted", f"{flaw.text}: it succeeds", *lines
+                    )
             return
         if wrong or status == Status.INVALID_FIELD_IN_COMMAND:
             return  # which may be said of fields that nothing is known of

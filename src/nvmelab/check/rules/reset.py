@@ -190,9 +190,9 @@ class Reset:
     def _command(self, at: int, values: Values) -> None:
         if self._monitor.down and not self._ready:
             text = f"CID {values[0]:#x} of SQ {values[1]} is fetched by a controller that was reset"
-            self._monitor.find("reset.fetched-while-disabled", text, self._monitor.down, at)
+            self._monitor.contradicts("reset.fetched-while-disabled", text, self._monitor.down, at)
 
     def _cqe(self, at: int, values: Values) -> None:
         if self._monitor.down and not self._ready:
             text = f"an entry is posted to CQ {values[0]} by a controller that was reset"
-            self._monitor.find("reset.posted-while-disabled", text, self._monitor.down, at)
+            self._monitor.contradicts("reset.posted-while-disabled", text, self._monitor.down, at)

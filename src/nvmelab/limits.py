@@ -297,8 +297,17 @@ FINDINGS_MAX = 20
 LIVE_EVENTS_KEPT = 20_000
 """Events of a guest that are kept to show what a verdict rests on: some 15 MB."""
 
+LIVE_MARK_S = 0.05
+"""Seconds between the times that are remembered of a guest's events."""
+
+LIVE_MARKS_KEPT = 4096
+"""How many of them are remembered at least: some minutes."""
+
 TAKEN_BACK_MAX = 8
 """Resets and the like that are remembered with what they left undone."""
+
+PROOF_LINES_MAX = 10
+"""Lines of a log that a verdict quotes, of those that prove it."""
 
 GAPS_MAX = 8
 """Places of a log that are remembered where lines are missing."""

@@ -16,7 +16,6 @@ from collections.abc import Callable
 import msgspec
 
 from nvmelab.check.live import LiveMonitor
-from nvmelab.check.rule import Finding
 from nvmelab.check.verdict import Verdict, judge
 from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.doorbells import DoorbellPage
@@ -97,8 +96,9 @@ class Service:
         self.live = check
         self.verdict: Verdict | None = None
         """On the last guest, once it is gone."""
-        self.on_finding: Callable[[Finding], None] | None = None
-        """Called once, with the first finding of `check` that is no mere note."""
+        self._on_trouble: Callable[[Verdict], None] | None = None
+        self._rested = 0
+        """How many events there were when it was last looked whether all stands still."""
         self._events = 0
         self._event_at = 0.0
         self._loop = loop
@@ -179,10 +179,34 @@ class Service:
 
     def _judged(self, live: LiveMonitor) -> Verdict:
         """The verdict so far."""
-        verdict = judge(live.monitor, rest=False)
+        live.mark(time.monotonic())
+        verdict = judge(live.monitor, rest=False, time_of=live.time_of)
         if verdict.in_flight and time.monotonic() - self._event_at > CHECK_REST_S:
-            verdict = judge(live.monitor, rest=True)
+            verdict = judge(live.monitor, rest=True, time_of=live.time_of)
         return verdict
+
+    def tell_of_trouble(self, callback: Callable[[Verdict], None]) -> None:
+        """Call it once, with the verdict: as soon as the judge accuses somebody of more than a
+        note, or commands stand still and it is known whose fault that is."""
+        self._on_trouble = callback
+        self._loop.limit_sleep(self, CHECK_REST_S)
+
+    def _look_for_trouble(self, live: LiveMonitor) -> None:
+        now = time.monotonic()
+        quiet = live.events == self._events
+        if not quiet:  # some of the events are of messages before this turn
+            self._events, self._event_at = live.events, now
+            live.mark(now)
+        if self._on_trouble is None:
+            return
+        if quiet and self._rested != self._events and now - self._event_at > CHECK_REST_S:
+            self._rested = self._events
+        elif not any(finding.severity == "error" for finding in live.monitor.findings):
+            return
+        verdict = self._judged(live)
+        if verdict.verdict not in ("clean", "undecided") or not quiet:
+            told, self._on_trouble = self._on_trouble, None
+            told(verdict)
 
     def state(self) -> bytes:
         """How it stands, as its control socket says it: a `Snapshot` as JSON."""
@@ -222,14 +246,8 @@ class Service:
             self.trace.flush()
         if self.capture:
             self.capture.flush()
-        if self.live and self.live.events != self._events:
-            self._events = self.live.events  # some of them are of messages before this turn
-            self._event_at = time.monotonic()
-            findings = self.live.monitor.findings
-            first = next((finding for finding in findings if finding.severity == "error"), None)
-            if self.on_finding and first:
-                told, self.on_finding = self.on_finding, None
-                told(first)
+        if self.live:
+            self._look_for_trouble(self.live)
         return busy
 
     def _polling_turn(self) -> bool:

@@ -49,14 +49,17 @@ def test_what_had_waited_for_long_is_judged_as_it_was(end: str, rest: bool) -> N
 
 @pytest.mark.parametrize("end", ["reset", "pci-reset"])
 def test_what_waited_for_a_moment_is_no_hang(end: str) -> None:
-    verdict = verdict_on(HANG + ENDS[end], 0.25, rest=True)
+    verdict = verdict_on(HANG + ENDS[end], 0.25, rest=False)
     assert (verdict.verdict, verdict.stuck, verdict.taken_back) == ("clean", [], None)
+    went_on = verdict_on(HANG + ENDS[end] + START + ROUND, 0.25, rest=True)
+    assert (went_on.verdict, went_on.stuck) == ("clean", [])
     assert "2 commands were outstanding" in verdict.notes[0] and "0.2 s" in verdict.notes[0]
 
 
 @pytest.mark.parametrize("end", ["reset", "pci-reset"])
-def test_without_times_the_reset_that_ends_a_hung_log_came_of_the_hang(end: str) -> None:
-    verdict = verdict_on(HANG + ENDS[end], None, rest=True)
+@pytest.mark.parametrize("seconds", [None, 0.25])
+def test_the_reset_that_ends_a_hung_log_came_of_the_hang(end: str, seconds: float | None) -> None:
+    verdict = verdict_on(HANG + ENDS[end], seconds, rest=True)
     assert verdict.verdict == "device" and verdict.taken_back == HANG.count("\n") + 1
     undeclared = verdict_on(HANG + ENDS[end], None, rest=False)
     assert undeclared.verdict == "clean" and "2 commands were outstanding" in undeclared.notes[0]

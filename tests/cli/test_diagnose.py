@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,10 @@ def test_the_excerpt_in_words(nvmelab: Invoke) -> None:
         "STUCK SQ 1 (4 entries), 1 command: fetched, not finished (line 4); device: finish it "
         "STUCK SQ 1 (4 entries), 2 commands: rung, not fetched (lines 12, 22); device: fetch them "
     )
-    assert "VERDICT device rule a command that was rung" in said
-    assert "line 17: a request becomes free; nothing is fetched after it" in said
+    heading = "the device has the ball: 2 commands of SQ 1 are rung, not fetched"
+    assert f"VERDICT device: {heading} rule a command that was rung is consumed" in said
+    step = "a request becomes free, and the device does not look again"
+    assert f"line 17: {step} nvme_post_cqes sq->req_list is empty 0 " in said
 
 
 def test_the_excerpt_for_a_program(nvmelab: Invoke) -> None:
@@ -58,14 +61,14 @@ def test_a_page_of_any_log(nvmelab: Invoke, tmp_path: Path) -> None:
     log = tmp_path / "sound.log"
     log.write_bytes(SOUND)
     assert nvmelab("diagnose", str(log), "--html", str(page)).exit_code == 0
-    assert "<title>Nothing is wrong that this log can show: sound.log" in page.read_text()
+    assert "<title>No rule is broken that this can show: sound.log" in page.read_text()
 
 
 def test_a_page_of_a_log_whose_name_is_no_text(nvmelab: Invoke, tmp_path: Path) -> None:
     log, page = tmp_path / "\udcff.log", tmp_path / "page.html"
     log.write_bytes(SOUND)
     assert nvmelab("diagnose", str(log), "--html", str(page)).exit_code == 0
-    assert "that this log can show: ?.log" in page.read_text()
+    assert "that this can show: ?.log" in page.read_text()
 
 
 def test_a_page_of_a_pipe(tmp_path: Path) -> None:
@@ -90,10 +93,38 @@ def test_linuxs_own_trace_in_words(nvmelab: Invoke, tmp_path: Path, before: byte
     assert said.startswith(
         "STUCK nvme0 SQ 1 (1024 entries), 1 command: set up by Linux, not completed "
         f"(line {number}); device or platform or driver: complete it, deliver its interrupt, or "
-        "take its completion VERDICT undecided hint "
+        "take its completion VERDICT undecided: it stands still, and whose fault that is does not "
+        f"show proof line {number}: "
     )
     assert said.endswith(" of Linux's nvme driver")
     assert nvmelab("diagnose", str(path)).exit_code == 0
+
+
+TIMED = """\
+7@{0}.000001:pci_nvme_mmio_doorbell_sq sqid 1 new_tail 1
+7@{0}.000002:pci_nvme_io_cmd cid 7 nsid 0x1 sqid 1 opc 0x2 opname 'NVME_NVM_CMD_READ'
+7@{1}.000003:pci_nvme_mmio_stopped cleared controller enable bit
+"""
+
+
+@pytest.mark.parametrize(("end", "verdict", "status"), [(130, "device", 1), (100, "clean", 0)])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_how_long_it_had_waited_when_the_host_gave_up(
+    nvmelab: Invoke,
+    tmp_path: Path,
+    pack: Callable[[bytes], bytes],
+    end: int,
+    verdict: str,
+    status: int,
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(pack(b"\n" * 1000 + TIMED.format(100, end).encode()))
+    result = nvmelab("diagnose", str(path), "--json")
+    said = json.loads(result.stdout)
+    assert (said["verdict"], result.exit_code) == (verdict, status)
+    assert said["taken_back"] == (1003 if verdict == "device" else None)
+    text = " ".join(nvmelab("diagnose", str(path)).stdout.split())
+    assert ("after 30.0 s" in text) == (verdict == "device")
 
 
 def test_linuxs_own_trace_for_a_program(nvmelab: Invoke) -> None:

@@ -5,12 +5,24 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.guest.lab import LAB, ROOT, Outcome, guest_command, nvme_disk, run_nvmelab
+from tests.guest.lab import (
+    BOOT_LIMIT_S,
+    LAB,
+    NVMELAB,
+    ROOT,
+    Outcome,
+    environment,
+    guest_command,
+    nvme_disk,
+    run_nvmelab,
+)
 
 pytestmark = pytest.mark.guest
 
@@ -62,6 +74,41 @@ def test_it_hangs_on_the_old_rules_and_the_report_says_whose_fault_it_is(
     assert "nothing is scheduled: the device has the ball" in outcome.messages
     assert f"schedule: seed 7, {log}" in outcome.messages
     assert log.read_text().count("fetch 1\n") > 3
+
+
+def test_its_capture_and_its_log_give_that_verdict_too(program: bytes, tmp_path: Path) -> None:
+    """The guest powers off after its hang, which resets the controller."""
+    capture, log = tmp_path / "run.capture", tmp_path / "run.log"
+    files = ("--capture", str(capture), "--trace", "pci_nvme_*", "--trace-file", str(log))
+    outcome = boot(program, tmp_path, 500, "--check", "--device", "qemu-9.0", *SLOW, *files)
+    assert outcome.job_status == HANG and "VERDICT  device" in outcome.messages
+    for words in ([str(capture)], [str(capture), "--hung"], [str(log), "--hung"]):
+        command = [*NVMELAB, "diagnose", *words, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        said = json.loads(done.stdout)
+        assert (said["verdict"], done.returncode) == ("device", 1), words
+        assert said["pattern"] and said["stuck"], words
+
+
+def test_a_hang_stops_the_guest(program: bytes, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(1 << 20))
+    command = guest_command(job_of(program, 500), tmp_path, nvme_disk(image))
+    options = ("--queue-entries", "4", "--check=stop", "--device", "qemu-9.0", *SLOW)
+    process = subprocess.Popen(
+        [*NVMELAB, "run", *options, "--", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stderr
+    line = next(line for line in process.stderr if "the guest is stopped" in line)
+    assert "SQ 1 (4 entries)" in line and "rung, not fetched; device: fetch" in line
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=BOOT_LIMIT_S)
+    assert "VERDICT  device" in messages
 
 
 @pytest.mark.parametrize("device", ["nvmelab", "qemu-9.1.2"])

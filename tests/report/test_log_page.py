@@ -278,7 +278,7 @@ def test_a_breach_that_decides_is_the_heading() -> None:
 
 def test_a_clean_log_has_a_page_too() -> None:
     page = Page(page_of(SOUND, hung=False))
-    assert "clean Nothing is wrong that this log can show" in page.text
+    assert "clean No rule is broken that this can show" in page.text
     assert "clean Nothing stands still here" in Page(page_of(SOUND, hung=True)).text
     text = START + ring(1) + fetch(7) + finish(7) + IRQ + release(1)
     (command,) = [c for c in data_in(page_of(text.encode(), hung=True))["commands"] if c[0] == 1]
@@ -294,7 +294,7 @@ def test_a_broken_rule_is_told_with_its_lines() -> None:
 
 def test_a_log_that_ends_in_a_hang_that_nobody_declared() -> None:
     page = Page(page_of(EXCERPT, hung=False))
-    assert "undecided This may be a hang, or the log just ends here" in page.text
+    assert "undecided This may be a hang, or it just ends here" in page.text
     assert "say so with --hung" in page.text
 
 

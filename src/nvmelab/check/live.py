@@ -6,6 +6,7 @@ Logs of QEMU's device have the same events, of which the reader takes the same f
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from operator import itemgetter
@@ -13,8 +14,9 @@ from typing import Any
 
 from nvmelab.check.chain import Handler
 from nvmelab.check.monitor import Monitor
-from nvmelab.limits import LIVE_EVENTS_KEPT
+from nvmelab.limits import LIVE_EVENTS_KEPT, LIVE_MARK_S, LIVE_MARKS_KEPT
 from nvmelab.trace.events import EVENTS as EVENTS_TABLE
+from nvmelab.trace.qemu_log import event_text
 from nvmelab.trace.taken import TAKEN
 
 
@@ -57,6 +59,8 @@ class LiveMonitor:
         self.events = 0
         self.recent: deque[tuple[int, str, tuple[Any, ...]]] = deque(maxlen=LIVE_EVENTS_KEPT)
         """The last events with their numbers: what the evidence of a verdict was."""
+        self._marks: list[tuple[int, float]] = []
+        """How many events there were, and when: not of long ago."""
         self._takers = Feeder(self.monitor.handlers).takers
 
     def emit(self, name: str, *values: Any) -> None:
@@ -66,6 +70,26 @@ class LiveMonitor:
         if taker:
             self.recent.append((number, name, values))
             taker(number, values)
+
+    def mark(self, now: float) -> None:
+        """All events so far have happened, at the latest now. In seconds since some time."""
+        marks = self._marks
+        if marks and now - marks[-1][1] < LIVE_MARK_S:
+            marks[-1] = self.events, marks[-1][1]
+            return
+        marks.append((self.events, now))
+        if len(marks) > 2 * LIVE_MARKS_KEPT:
+            del marks[:LIVE_MARKS_KEPT]
+
+    def time_of(self, number: int) -> float | None:
+        """When that event had happened, at the latest; None before the first mark after it."""
+        at = bisect_left(self._marks, (number, 0.0))
+        return self._marks[at][1] if at < len(self._marks) else None
+
+    def text_of(self, number: int) -> str:
+        """That event as the line of a log; empty if it is not kept."""
+        found = (event_text(name, values) for at, name, values in self.recent if at == number)
+        return next(found, "")
 
     def __call__(self, name: str, values: tuple[Any, ...]) -> None:
         self.emit(name, *values)

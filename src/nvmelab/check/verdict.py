@@ -105,14 +105,14 @@ def judge(monitor: Monitor, *, rest: bool, time_of: TimeOf = lambda _number: Non
 
 def _scene(monitor: Monitor, rest: bool, time_of: TimeOf) -> _Scene:
     """Which moment decides. What waited for long when the host ended it does, unless something
-    waits now as well; so does, where no times show, what was ended at the end of everything."""
+    waits now as well; so does what was ended last, where all is declared to stand still."""
     sqs = monitor.sqs.values()
     now = waiting_of(sqs, monitor.standing)
     if not now or monitor.shutdown:
         for taken in monitor.taken_back:
             age = _age(taken, time_of)
             last = taken is monitor.taken_back[-1] and not monitor.enabled
-            if rest and last if age is None else age >= CHECK_REST_S:
+            if (rest and last) or (age is not None and age >= CHECK_REST_S):
                 kept = (taken.stuck, taken.pattern, taken.failed, taken.gap)
                 return _Scene(True, *kept, taken, age)
     return _Scene(rest, now, lost_wakeup(sqs), monitor.failed, _gap(monitor, now))

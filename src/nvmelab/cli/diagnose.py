@@ -17,13 +17,14 @@ from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import judge
 from nvmelab.cli.options import Fail, given, write_file
 from nvmelab.cli.waiving import waive_option
-from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text
+from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text, evidence_of
 from nvmelab.report.log_page import log_page
 from nvmelab.report.recorder import Recorder
+from nvmelab.trace.again import Again
 from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
-from nvmelab.trace.events import EVENTS, QEMU_PREFIX
 from nvmelab.trace.ftrace_reader import read_ftrace, told_apart
 from nvmelab.trace.opening import LogError, open_log
+from nvmelab.trace.qemu_log import event_text
 from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
 
 
@@ -78,7 +79,12 @@ def diagnose(
     counts = _read(log, monitor, recorder, linux)
     if hung and counts.broken:
         raise Fail(f"{log}: {counts.cut}, so that its last events are no end; leave out --hung")
-    verdict = judge_linux(linux, rest=hung) if linux.count else judge(monitor, rest=hung)
+    again = Again(log)
+    again.look(line for taken in monitor.taken_back for line in (taken.since, taken.at))
+    if linux.count:
+        verdict = judge_linux(linux, rest=hung)
+    else:
+        verdict = judge(monitor, rest=hung, time_of=again.time_of)
     if html and recorder:
         name = "standard input" if log == "-" else Path(log).name
         name = name.encode(errors="replace").decode()  # it need not be UTF-8
@@ -86,7 +92,8 @@ def diagnose(
     if as_json:
         click.echo(json.dumps(diagnosis_json(verdict, counts)))
     else:
-        click.echo(diagnosis_text(verdict, counts, rest=hung))
+        again.look(evidence_of(verdict))
+        click.echo(diagnosis_text(verdict, counts, again.text_of, rest=hung))
     sys.exit(0 if verdict.verdict == "clean" else 1)
 
 
@@ -159,7 +166,7 @@ def _read_capture(
     take = Feeder(handlers).take
     for number, ns, name, values in capture:
         if recorder:
-            text = f"{QEMU_PREFIX}{name} {EVENTS[name].template.format(*values)}".rstrip()
+            text = event_text(name, values)
             recorder.line(number, text.encode(errors="replace"), ns // 1000)
         take(number, name, values)
     if not capture.events:

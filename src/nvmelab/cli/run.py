@@ -20,7 +20,7 @@ import click
 import msgspec
 
 from nvmelab.check.live import LiveMonitor
-from nvmelab.check.rule import Finding
+from nvmelab.check.verdict import Verdict
 from nvmelab.cli.options import Fail
 from nvmelab.cli.serving import (
     captures,
@@ -243,7 +243,7 @@ def _run(
             stack.callback(stopper.close)
             command += stopper.arguments
             for service in services:
-                service.on_finding = partial(_stop_guest, stopper)
+                service.tell_of_trouble(partial(_stop_guest, stopper))
         stack.enter_context(_terminal_restored())
         status = _run_qemu(command, loop)
     for service in services:
@@ -252,13 +252,16 @@ def _run(
     return 1 if status == 0 and set(judged) - {"clean"} else status
 
 
-def _stop_guest(stopper: GuestStopper, finding: Finding) -> None:
+def _stop_guest(stopper: GuestStopper, verdict: Verdict) -> None:
     stopper.stop()
-    click.echo(
-        f"nvmelab: the guest is stopped: {finding.party}: {finding.text} ({finding.rule}, "
-        f"{finding.ref}); Ctrl-C ends it",
-        err=True,
-    )
+    errors = (finding for finding in verdict.findings if finding.severity == "error")
+    first = next(errors, None)
+    if first:
+        why = f"{first.party}: {first.text} ({first.rule}, {first.ref})"
+    else:
+        part = verdict.deciding
+        why = f"{part.where}; {part.who}: {part.owed}" if part else verdict.verdict
+    click.echo(f"nvmelab: the guest is stopped: {why}; Ctrl-C ends it", err=True)
 
 
 def _run_qemu(command: list[str], loop: Loop) -> int:

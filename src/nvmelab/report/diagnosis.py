@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nvmelab.check.rule import Finding
 from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import Verdict
-from nvmelab.check.waiting import AFFECTED, Pattern, Stuck
-from nvmelab.report.paragraphs import paragraph
+from nvmelab.check.waiting import AFFECTED, Stuck
+from nvmelab.limits import PROOF_LINES_MAX
+from nvmelab.report.log_words import heading, known_bug, proof
+from nvmelab.report.paragraphs import cut_to_width, paragraph
 from nvmelab.trace.qemu_reader import Counts
 
+TextOf = Callable[[int], str]
+"""What a line, or an event, says; empty if that is not known."""
 
-def diagnosis_text(verdict: Verdict, counts: Counts, *, rest: bool) -> str:
+
+def _unknown(_number: int) -> str:
+    return ""
+
+
+def diagnosis_text(
+    verdict: Verdict, counts: Counts, text_of: TextOf = _unknown, *, rest: bool
+) -> str:
     """Several paragraphs; the verdict is in a line that begins with VERDICT."""
-    lines = verdict_lines(verdict, rest=rest, unit=counts.unit)
+    lines = verdict_lines(verdict, rest=rest, unit=counts.unit, text_of=text_of)
     return "\n".join([*lines, paragraph("log", log_text(counts))])
 
 
-def verdict_lines(verdict: Verdict, *, rest: bool, unit: str = "line") -> list[str]:
+def verdict_lines(
+    verdict: Verdict, *, rest: bool, unit: str = "line", text_of: TextOf = _unknown
+) -> list[str]:
     """The same without the log; `unit` is what the numbers of the evidence count."""
     lines = [paragraph("STUCK", _stuck(part, unit)) for part in verdict.stuck]
-    said: str = verdict.verdict
-    if said == "clean":
-        said += ": nothing stands still" if rest else ": no rule that this can show is broken"
-    lines.append(paragraph("VERDICT", said))
+    said = heading(verdict, hung=rest)
+    lines.append(paragraph("VERDICT", f"{verdict.verdict}: {said[0].lower()}{said[1:]}"))
     if verdict.rule:
         lines.append(paragraph("rule", verdict.rule))
     for finding in sorted(verdict.findings, key=lambda finding: finding.severity):
-        lines += _finding(finding, unit)
+        lines += _finding(finding, unit, text_of)
     if verdict.pattern:
-        lines += _pattern(verdict.pattern, unit)
+        lines.append(paragraph("pattern", known_bug(verdict)))
+    lines += _proof(verdict, unit, text_of)
     if not verdict.stuck and verdict.in_flight:
         flight = "1 command is" if verdict.in_flight == 1 else f"{verdict.in_flight} commands are"
         lines.append(paragraph("flight", f"{flight} under way at the end"))
     tried = f"{len(verdict.exercised)} of {len(RULES)} were tried (--json says which)"
     return [*lines, *(paragraph("hint", note) for note in verdict.notes), paragraph("rules", tried)]
+
+
+def _proof(verdict: Verdict, unit: str, text_of: TextOf) -> list[str]:
+    """How a hang came about, line by line."""
+    lines, steps = [], proof(verdict)
+    for number, step in enumerate(steps[:PROOF_LINES_MAX]):
+        lines.append(paragraph("proof" if not number else "", f"{unit} {step.line}: {step.text}"))
+        lines += _verbatim(text_of(step.line))
+    if len(steps) > PROOF_LINES_MAX:
+        lines.append(paragraph("", f"and {len(steps) - PROOF_LINES_MAX} more"))
+    return lines
+
+
+def _verbatim(text: str) -> list[str]:
+    """What stands in the log, as one line."""
+    return [cut_to_width(f"{'':<11}{text}")] if text else []
 
 
 def _stuck(part: Stuck, unit: str) -> str:
@@ -47,25 +77,14 @@ def _numbers(numbers: list[int], unit: str) -> str:
     return f"{unit}{'s' * (len(distinct) != 1)} {', '.join(map(str, distinct))}"
 
 
-def _finding(finding: Finding, unit: str) -> list[str]:
+def _finding(finding: Finding, unit: str, text_of: TextOf) -> list[str]:
     said = f"{finding.party}: {finding.text} ({_numbers(finding.evidence, unit)})"
+    error = finding.severity == "error"
+    quoted = [line for number in finding.evidence for line in _verbatim(text_of(number))]
     return [
-        paragraph("FINDING" if finding.severity == "error" else "NOTE", said),
+        paragraph("FINDING" if error else "NOTE", said),
         paragraph("", f"{finding.rule}, {finding.ref}"),
-    ]
-
-
-def _pattern(pattern: Pattern, unit: str) -> list[str]:
-    rung = f"{unit} {pattern.rung}: the tail of SQ {pattern.sqid} is rung; no request is free"
-    if pattern.dry != pattern.rung:
-        rung += f" ({unit} {pattern.dry})"
-    lines = [rung, f"{unit} {pattern.freed}: a request becomes free; nothing is fetched after it"]
-    if pattern.last_rung > pattern.freed:
-        last = f"{unit} {pattern.last_rung}: the last tail that is rung; nothing is fetched"
-        lines.append(last)
-    return [
-        paragraph("pattern", f"{pattern.name}: {AFFECTED}"),
-        *(paragraph("", line) for line in lines),
+        *(quoted if error else ()),
     ]
 
 
@@ -143,6 +162,7 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
             else None
         ),
         "in_flight": verdict.in_flight,
+        "taken_back": verdict.taken_back,
         "rule": verdict.rule or None,
         "notes": verdict.notes,
         "exercised": verdict.exercised,

@@ -26,19 +26,19 @@ def heading(verdict: Verdict, *, hung: bool) -> str:
     word = verdict.verdict
     errors = [finding for finding in verdict.findings if finding.severity == "error"]
     if word == "clean":
-        return "Nothing stands still here" if hung else "Nothing is wrong that this log can show"
+        return "Nothing stands still here" if hung else "No rule is broken that this can show"
     part = verdict.deciding
     if part and part.ball == [word]:
         return f"The {word} has the ball: {_told(part)}"
     if part and word == "undecided":
-        return "It stands still, and this log does not show whose fault that is"
+        return "It stands still, and whose fault that is does not show"
     if errors and word != "undecided":
         return f"The {word} breaks the rules: {errors[0].text}"
     if errors:
         return "Both sides break the rules"
     if verdict.pattern:
-        return "This may be a hang, or the log just ends here"
-    return "This log does not decide it"
+        return "This may be a hang, or it just ends here"
+    return "What is here does not decide it"
 
 
 def _told(part: Stuck) -> str:
@@ -71,6 +71,8 @@ def proof(verdict: Verdict) -> list[Proof]:
         "posted": "a command is finished, and its completion is never released",
         "ready": "CC.EN is written",
         "shutdown": "a shutdown is asked for",
+        "set up": "Linux sets up a command, and never sees it completed",
+        "given up": "Linux sets up a command, and gives it up",
     }
     for part in verdict.stuck:
         for line in part.evidence:

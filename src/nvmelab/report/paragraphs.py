@@ -19,4 +19,16 @@ def plain(text: str) -> str:
 
 def paragraph(name: str, text: str) -> str:
     """A paragraph with its name before it."""
-    return textwrap.fill(text, _columns(), initial_indent=f"{name:<9}", subsequent_indent=" " * 9)
+    return textwrap.fill(
+        text,
+        _columns(),
+        initial_indent=f"{name:<9}",
+        subsequent_indent=" " * 9,
+        break_on_hyphens=False,  # --options stay whole
+    )
+
+
+def cut_to_width(text: str) -> str:
+    """One line, cut where the terminal ends."""
+    width = _columns()
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -5,13 +5,12 @@ from __future__ import annotations
 from nvmelab.check.live import LiveMonitor
 from nvmelab.check.verdict import Verdict
 from nvmelab.corpus.personas import PERSONAS
-from nvmelab.report.diagnosis import evidence_of, verdict_json, verdict_lines
+from nvmelab.report.diagnosis import verdict_json, verdict_lines
 from nvmelab.report.units import size_text, time_text
 from nvmelab.service import Service
 from nvmelab.spec.layout import OpenEnum
 from nvmelab.spec.status import Status
 from nvmelab.storage.file import CACHE_MODES, CacheMode
-from nvmelab.trace.events import EVENTS
 
 
 def _status_label(field: int) -> str:
@@ -66,14 +65,8 @@ def _check_lines(live: LiveMonitor, verdict: Verdict | None) -> list[str]:
     """The verdict on the last guest, and the events that it rests on as far as they are kept."""
     if verdict is None:
         return ["  check: no guest was there to be judged"]
-    said = verdict_lines(verdict, rest=bool(verdict.stuck), unit="event")
+    said = verdict_lines(verdict, rest=bool(verdict.stuck), unit="event", text_of=live.text_of)
     lines = [f"  {line}" for paragraph in said for line in paragraph.splitlines()]
-    evidence = set(evidence_of(verdict))
-    for number, name, values in live.recent:
-        if number in evidence:
-            lines.append(
-                f"  event {number}: {name} {EVENTS[name].template.format(*values)}".rstrip()
-            )
     lines.append(f"  check: {live.events:,} events")
     return lines
 

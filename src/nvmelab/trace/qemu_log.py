@@ -1,7 +1,4 @@
-"""QEMU's trace log, written: one line for each event, as `-trace 'pci_nvme_*'` prints it.
-
-Reading such logs is not here yet.
-"""
+"""QEMU's trace log, written: one line for each event, as `-trace 'pci_nvme_*'` prints it."""
 
 from __future__ import annotations
 
@@ -30,6 +27,11 @@ def select(patterns: Iterable[str]) -> set[str]:
             )
         chosen = chosen - found if pattern.startswith("-") else chosen | found
     return chosen
+
+
+def event_text(name: str, values: tuple[object, ...]) -> str:
+    """One event as its line."""
+    return f"{QEMU_PREFIX}{name} {EVENTS[name].template.format(*values)}".rstrip()
 
 
 class QemuLogWriter:

@@ -56,8 +56,9 @@ def test_what_waited_for_a_moment_is_no_hang(end: str) -> None:
     assert "2 commands were outstanding" in verdict.notes[0] and "0.2 s" in verdict.notes[0]
 
 
-@pytest.mark.parametrize("end", ["reset", "pci-reset"])
-@pytest.mark.parametrize("seconds", [None, 0.25])
+@pytest.mark.parametrize(
+    ("end", "seconds"), [("reset", None), ("pci-reset", None), ("pci-reset", 0.25)]
+)
 def test_the_reset_that_ends_a_hung_log_came_of_the_hang(end: str, seconds: float | None) -> None:
     verdict = verdict_on(HANG + ENDS[end], seconds, rest=True)
     assert verdict.verdict == "device" and verdict.taken_back == HANG.count("\n") + 1

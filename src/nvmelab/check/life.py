@@ -68,6 +68,9 @@ class Life:
         monitor.enabled, monitor.down = 0, at
 
     def _reset(self, at: int, values: Values) -> None:
+        monitor = self._monitor
+        monitor.take_back(at, "resets the function", monitor.sqs.values(), by_function=True)
+        monitor.sqs.clear()  # they were
         self._stopped(at, values)
         self._monitor.cc, self._bases = 0, (0, 0)
 

@@ -432,13 +432,14 @@ class Monitor(Accusations):
         self._memory = found
         return found
 
-    def take_back(self, at: int, how: str, sqs: Iterable[Sq]) -> None:
+    def take_back(self, at: int, how: str, sqs: Iterable[Sq], *, by_function: bool = False) -> None:
         """The host ends the work of these queues. What they had outstanding is kept as it stands:
         that it did not end may be why."""
         sqs = [sq for sq in sqs if sq.outstanding]
         stuck = waiting_of(sqs, self.standing) if sqs else []
         if stuck:
-            taken = TakenBack(at, how, stuck, lost_wakeup(sqs), self.failed, self.gap)
+            pattern = lost_wakeup(sqs)
+            taken = TakenBack(at, how, by_function, stuck, pattern, self.failed, self.gap)
             del self.taken_back[TAKEN_BACK_MAX - 1 :]
             self.taken_back.append(taken)
 

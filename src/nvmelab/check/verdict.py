@@ -105,14 +105,16 @@ def judge(monitor: Monitor, *, rest: bool, time_of: TimeOf = lambda _number: Non
 
 def _scene(monitor: Monitor, rest: bool, time_of: TimeOf) -> _Scene:
     """Which moment decides. What waited for long when the host ended it does, unless something
-    waits now as well; so does what was ended last, where all is declared to stand still."""
+    waits now as well. Where all is declared to stand still so does what was ended last, if times do
+    not show that it had just begun, or if it was the guest itself that ended."""
     sqs = monitor.sqs.values()
     now = waiting_of(sqs, monitor.standing)
     if not now or monitor.shutdown:
         for taken in monitor.taken_back:
             age = _age(taken, time_of)
             last = taken is monitor.taken_back[-1] and not monitor.enabled
-            if (rest and last) or (age is not None and age >= CHECK_REST_S):
+            ends = rest and last and (age is None or taken.by_function)
+            if ends or (age is not None and age >= CHECK_REST_S):
                 kept = (taken.stuck, taken.pattern, taken.failed, taken.gap)
                 return _Scene(True, *kept, taken, age)
     return _Scene(rest, now, lost_wakeup(sqs), monitor.failed, _gap(monitor, now))

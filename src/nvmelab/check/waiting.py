@@ -81,6 +81,8 @@ class TakenBack(msgspec.Struct, frozen=True):
     """The line that tells of it."""
     how: str
     """What that line does, in words."""
+    by_function: bool
+    """By a reset of the PCI function: what a guest's end brings about, too."""
     stuck: list[Stuck]
     pattern: Pattern | None
     failed: int

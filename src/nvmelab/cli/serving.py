@@ -220,7 +220,7 @@ _DEVICE_OPTIONS = (
         flag_value="note",
         type=click.Choice(["note", "stop"]),
         help="Judge the guest's driver, and the controller: the summary has the verdict. "
-        "--check=stop stops the guest at the first finding (run only).",
+        "--check=stop stops the guest at the first finding, or when it hangs (run only).",
     ),
     waive_option,
     click.option(

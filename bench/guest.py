@@ -2,11 +2,11 @@
 
     python bench/guest.py [--rounds 3] [--seconds 4] [--cache none] [--contenders qemu,trapped]
 
-Needs `make lab`. In each round every contender boots the same guest once, in turn, and runs the
-same fio jobs; the table gives, for each job, the median over the rounds of each contender's IOPS,
-and of the ratio to the first contender within the round, which is QEMU's own device unless others
-are named. A ratio of a round compares runs that are minutes apart at most, on the same machine and
-image.
+Needs `make lab`. In each round every contender boots the same guest once, in turn, there and back,
+and runs the same fio jobs; the table gives, for each job, the median over the rounds of each
+contender's IOPS, and of the ratio to the first contender within the round, which is QEMU's own
+device unless others are named. A ratio of a round compares runs that are minutes apart at most, on
+the same machine and image.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def main() -> None:
         disk += [*shared, "-machine", "memory-backend=m"]
         command = guest_command(guest_job(arguments.seconds), folder, disk)
         for number in range(arguments.rounds):
-            for contender in names:
+            # There and back: who comes last in a round is first in the next, as disks and
+            # neighbours slow down what runs later.
+            for contender in names if number % 2 == 0 else names[::-1]:
                 print(f"round {number + 1}, {contender}", file=sys.stderr, flush=True)
                 runs[contender].append(measure(CONTENDERS[contender], command))
     print(f"cache={arguments.cache}, {accelerator()[1]}, {arguments.rounds} rounds\n")

@@ -303,6 +303,9 @@ LIVE_MARK_S = 0.05
 LIVE_MARKS_KEPT = 4096
 """How many of them are remembered at least: some minutes."""
 
+LIVES_MAX = 8
+"""Times that the controller was enabled which are remembered."""
+
 TAKEN_BACK_MAX = 8
 """Resets and the like that are remembered with what they left undone."""
 

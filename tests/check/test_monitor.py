@@ -7,6 +7,7 @@ import pytest
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import judge
+from nvmelab.report.diagnosis import verdict_lines
 from nvmelab.trace.qemu_reader import read_log
 from nvmelab.trace.taken import TAKEN
 
@@ -340,3 +341,13 @@ def test_what_is_kept_of_a_long_log_is_bounded() -> None:
 def test_several_devices_in_one_log_are_noticed() -> None:
     monitor = seen(START, start=START)
     assert monitor.twice == (3, 25)
+
+
+def test_a_finding_of_an_earlier_driver_is_said_to_be_one() -> None:
+    early = START + ROUND + release(1) + "pci_nvme_mmio_stopped cleared controller enable bit\n"
+    verdict = judge(seen(START, early), rest=False)
+    said = " ".join(" ".join(verdict_lines(verdict, rest=False)).split())
+    again = early.count("\n") + 3
+    assert f"before line {again} enables the controller again: firmware, perhaps" in said
+    last = judge(seen(ROUND + release(1)), rest=False)
+    assert "firmware" not in " ".join(verdict_lines(last, rest=False))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nvmelab.check.model import Cq, Offer, Sq, Values
+from nvmelab.limits import LIVES_MAX
 
 if TYPE_CHECKING:
     from nvmelab.check.monitor import Monitor
@@ -55,6 +56,8 @@ class Life:
         if monitor.cc is not None and not monitor.cc & 1 and not monitor.complete:
             monitor.cc = monitor.page_size = None  # the line that set it is missing
         monitor.enabled, monitor.down = at, 0
+        monitor.lives.append(at)
+        del monitor.lives[LIVES_MAX:-1]  # the first ones, and the last
         sq_entries, cq_entries = self._admin_entries or (None, None)
         cq = monitor.cqs[0] = Cq(0, cq_entries, from_start=True)
         cq.vector = 0  # always (Base 2.2, 3.1.4.10)

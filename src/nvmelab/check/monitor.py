@@ -55,6 +55,8 @@ class Monitor(Accusations):
         """The line of a fatal status."""
         self.enabled = 0
         """The line that enabled the controller; 0 if it is not, or not known to be."""
+        self.lives: list[int] = []
+        """The lines that enabled it: firmware does, then an operating system."""
         self.down = 0
         """The line of the reset that it was not enabled after; 0 if it is, or may be."""
         self.shadows = 0

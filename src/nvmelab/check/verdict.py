@@ -41,6 +41,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """The rules that something in the run has tried."""
     taken_back: int | None = None
     """What is stuck was so when the host ended it: the line that tells of that."""
+    lives: list[int] = []
+    """The lines that enabled the controller: the first ones, and the last."""
 
     @property
     def deciding(self) -> Stuck | None:
@@ -100,6 +102,7 @@ def judge(monitor: Monitor, *, rest: bool, time_of: TimeOf = lambda _number: Non
         notes=_notes(monitor, scene, stuck, word, time_of),
         exercised=monitor.exercised,
         taken_back=scene.taken.at if scene.taken else None,
+        lives=list(monitor.lives),
     )
 
 

@@ -39,7 +39,7 @@ def verdict_lines(
     if verdict.rule:
         lines.append(paragraph("rule", verdict.rule))
     for finding in sorted(verdict.findings, key=lambda finding: finding.severity):
-        lines += _finding(finding, unit, text_of)
+        lines += _finding(finding, _next_life(finding, verdict), unit, text_of)
     if verdict.pattern:
         lines.append(paragraph("pattern", known_bug(verdict)))
     lines += _proof(verdict, unit, text_of)
@@ -77,8 +77,15 @@ def _numbers(numbers: list[int], unit: str) -> str:
     return f"{unit}{'s' * (len(distinct) != 1)} {', '.join(map(str, distinct))}"
 
 
-def _finding(finding: Finding, unit: str, text_of: TextOf) -> list[str]:
+def _next_life(finding: Finding, verdict: Verdict) -> int:
+    """The line that enabled the controller again after a finding; 0 if none did."""
+    return next((line for line in verdict.lives if line > finding.evidence[-1]), 0)
+
+
+def _finding(finding: Finding, next_life: int, unit: str, text_of: TextOf) -> list[str]:
     said = f"{finding.party}: {finding.text} ({_numbers(finding.evidence, unit)})"
+    if next_life:
+        said += f"; before {unit} {next_life} enables the controller again: firmware, perhaps"
     error = finding.severity == "error"
     quoted = [line for number in finding.evidence for line in _verbatim(text_of(number))]
     return [
@@ -163,6 +170,7 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
         ),
         "in_flight": verdict.in_flight,
         "taken_back": verdict.taken_back,
+        "lives": verdict.lives,
         "rule": verdict.rule or None,
         "notes": verdict.notes,
         "exercised": verdict.exercised,

@@ -99,6 +99,8 @@ class Service:
         """On the last guest, once it is gone."""
         self.on_finding: Callable[[Finding], None] | None = None
         """Called once, with the first finding of `check` that is no mere note."""
+        self.guest_stopped: Callable[[], bool] = lambda: False
+        """Whether the guest was stopped for that."""
         self._events = 0
         self._event_at = 0.0
         self._loop = loop
@@ -202,6 +204,7 @@ class Service:
                 sqs_left_out=left_out,
                 totals=observer.totals(),
                 check=check_of(self._judged(live), live.events) if live else None,
+                stopped=self.guest_stopped(),
             )
         )
 

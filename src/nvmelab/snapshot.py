@@ -157,6 +157,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag_field="format", tag="nvmelab-sta
     sqs_left_out: int
     totals: Totals
     check: Check | None
+    stopped: bool = False
+    """`--check=stop` has stopped the guest."""
 
 
 class Observer:

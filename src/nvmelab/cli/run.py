@@ -244,6 +244,7 @@ def _run(
             command += stopper.arguments
             for service in services:
                 service.on_finding = partial(_stop_guest, stopper)
+                service.guest_stopped = stopper.is_stopped
         stack.enter_context(_terminal_restored())
         status = _run_qemu(command, loop)
     for service in services:

@@ -105,3 +105,27 @@ def test_where_there_is_no_place_for_a_control_socket_nothing_is_left(
     assert not os.path.exists(path) and Path(f"{path}.ctl").read_text() == "precious"
     Path(f"{path}.ctl").unlink()
     Service(Disk(image), path, loop).close()  # the image is free again
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_the_reset_after_a_guest_belongs_to_the_next_one(
+    image: str, path: str, loop: Loop, tmp_path: Path, another: bool
+) -> None:
+    capture = CaptureFile(str(tmp_path / "run.capture"), SERVED)
+    live = LiveMonitor()
+    service = Service(Disk(image), path, loop, check=live, capture=capture)
+    guest = Peer(path, loop).negotiate()
+    service.function.bar_read(0, 0, 4)
+    guest.sock.close()
+    loop.turn(0)
+    if another:
+        guest = Peer(path, loop).negotiate()
+        service.function.bar_read(0, 2, 4)  # two events at once
+        service.function.reset()
+        guest.sock.close()
+        loop.turn(0)
+    service.close()
+    names = [event.name for event in CaptureReader([(tmp_path / "run.capture").read_bytes()])]
+    # What a guest has left behind stands at the end of a log, and not its removal.
+    next_ones = ["pci_reset", "mmio_read", "ub_mmiord_misaligned32", "pci_reset"]
+    assert names == ["mmio_read", *(next_ones if another else [])] and live.events == len(names)

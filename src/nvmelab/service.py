@@ -12,6 +12,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -176,8 +177,30 @@ class Service:
         self.forgotten = forgotten_by(self.controller)
         if self.live:
             self.verdict = self._judged(self.live)
+        if self.controller.trace:
+            self.controller.trace = self._next_guests(self.controller.trace)
         if self._on_disconnect:
             self._on_disconnect()
+
+    def _next_guests(self, emit: Emit) -> Emit:
+        """An emitter that keeps the reset which follows a guest's end back, until there is another
+        event: it is nobody's, and a log that ended with it would show nothing of what the guest has
+        left behind."""
+        kept = passed = False
+
+        def emit_later(name: str, *values: Any) -> None:
+            nonlocal kept, passed
+            if name == "pci_reset" and not kept:
+                kept = True
+                return
+            if not passed:
+                passed = True
+                self.controller.trace = emit
+                if name != "pci_reset":
+                    emit("pci_reset")
+            emit(name, *values)
+
+        return emit_later
 
     def _judged(self, live: LiveMonitor) -> Verdict:
         """The verdict so far."""

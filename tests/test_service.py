@@ -11,6 +11,8 @@ import msgspec
 import pytest
 
 from nvmelab.check.live import LiveMonitor
+from nvmelab.check.monitor import Monitor
+from nvmelab.check.verdict import Verdict, judge
 from nvmelab.link.control import REQUEST
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
@@ -71,6 +73,24 @@ def test_it_says_whether_a_guest_is_there_and_the_verdict_so_far(
     assert state.guest and state.check and state.check.verdict == "driver"
     service.close()
     guest.sock.close()
+
+
+def test_a_stopped_guest_owes_nothing(
+    image: str, path: str, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(Disk(image), path, loop, check=LiveMonitor())
+    rests = list[bool]()
+
+    def judged(monitor: Monitor, *, rest: bool) -> Verdict:
+        rests.append(rest)
+        return msgspec.structs.replace(judge(monitor, rest=rest), in_flight=1)
+
+    monkeypatch.setattr("nvmelab.service.judge", judged)
+    assert b'"stopped":false' in service.state() and rests == [False, True]
+    service.guest_stopped = lambda: True
+    rests.clear()
+    assert b'"stopped":true' in service.state() and rests == [False]
+    service.close()
 
 
 def test_the_judge_counts_events_as_the_capture_does(

@@ -205,6 +205,8 @@ class Service:
     def _judged(self, live: LiveMonitor) -> Verdict:
         """The verdict so far."""
         verdict = judge(live.monitor, rest=False)
+        if self.guest_stopped():
+            return verdict  # nothing is owed by a driver that may not go on
         if verdict.in_flight and time.monotonic() - self._event_at > CHECK_REST_S:
             verdict = judge(live.monitor, rest=True)
         return verdict
@@ -212,7 +214,7 @@ class Service:
     def state(self) -> bytes:
         """How it stands, as its control socket says it: a `Snapshot` as JSON."""
         observer, live = self._observer, self.live
-        sqs, cqs, left_out = observer.queues()
+        sqs, cqs, left_out = observer.queues(stopped=self.guest_stopped())
         return msgspec.json.encode(
             Snapshot(
                 version=1,

@@ -210,6 +210,10 @@ def test_a_guest_that_was_stopped_is_not_ready_for_anything() -> None:
         True,
     )
     assert "check  judge: driver, 1 finding in 40 events: driver: " in text_of(now)
+    other = msgspec.structs.replace(now, check=Check("clean", 40, 0, ""))
+    assert text_of(other).startswith(
+        "STOP   --check=stop has stopped the guest at a finding on another device of it\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,6 +226,11 @@ def test_a_guest_that_was_stopped_is_not_ready_for_anything() -> None:
 )
 def test_what_the_judge_says(check: Check, said: str) -> None:
     assert f"check  {said}" in text_of(snapshot([], check=check)).splitlines()
+
+
+def test_counts_make_room_for_a_few_queues_even_if_nothing_waits() -> None:
+    lines = text_of(snapshot([sq(0), sq(1)]), rows=6).splitlines()
+    assert [line.split()[0] for line in lines if line] == ["image", "state", "SQ", "0", "1"]
 
 
 def test_what_fits_keeps_its_place() -> None:

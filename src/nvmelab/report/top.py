@@ -23,6 +23,8 @@ _STATES = {
     "finished": "finished, not posted",
 }
 _READY = "ready"
+_SHOWN = 4
+"""Lines of queues for which counts make room although nothing waits."""
 ROWS = 40
 """Lines of a frame where no terminal says how many there are."""
 
@@ -63,7 +65,10 @@ def frame(
     seconds = _seconds(now, before)
     blocks = [(row, _block(row, earlier.get(row.sq.id), seconds, width)) for row in found]
     room = rows - 2  # the title of the table, and the count of what is left out
-    waiting = sum(len(block) for row, block in blocks if row.waits)
+    waiting = max(
+        sum(len(block) for row, block in blocks if row.waits),
+        min(_SHOWN, sum(len(block) for _, block in blocks)),
+    )
     stuck = sum(len(block) for row, block in blocks if row.stuck)
     lines = _head(now, before, found, width, room - waiting, room - stuck)
     if found:
@@ -123,8 +128,13 @@ def _named(name: str, text: str, width: int) -> list[str]:
 def _alarm(now: Snapshot, found: list[_Row]) -> tuple[str, str] | None:
     """The headline, with its name: that nothing moves, and who must act."""
     if now.stopped:
-        why = f" at the first finding: {now.check.told}" if now.check else ""
-        return "STOP", f"--check=stop has stopped the guest{why}"
+        mine = now.check and now.check.findings
+        why = (
+            f"at the first finding: {now.check.told}"
+            if now.check and mine
+            else ("at a finding on another device of it")
+        )
+        return "STOP", f"--check=stop has stopped the guest {why}"
     sure: dict[str, list[str]] = {}
     late: dict[str, list[str]] = {}
     still_ns = 0

@@ -21,7 +21,7 @@ import msgspec
 
 from nvmelab.check.live import LiveMonitor
 from nvmelab.check.rule import Finding
-from nvmelab.cli.options import Fail
+from nvmelab.cli.options import Fail, one_line
 from nvmelab.cli.serving import (
     captures,
     device_options,
@@ -67,7 +67,7 @@ class _Run(click.Command):
         try:
             return super().make_context(*arguments, **more)
         except click.UsageError as error:
-            raise CannotRun(error.format_message()) from None
+            raise CannotRun(one_line(error)) from None
 
 
 @click.command(

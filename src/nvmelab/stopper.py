@@ -28,7 +28,7 @@ class GuestStopper:
     """Listens on the UNIX socket `path`, to which a QEMU with `arguments` connects (QMP)."""
 
     def __init__(self, path: str, loop: Loop) -> None:
-        self.arguments = ["-qmp", f"unix:{path}"]
+        self.arguments = self.arguments_for(path)
         self._loop = loop
         self._wanted = False
         self._peer: socket.socket | None = None
@@ -40,6 +40,11 @@ class GuestStopper:
         self._listener.listen(1)
         self._listener.setblocking(False)
         loop.add(self._listener.fileno(), self._accept)
+
+    @staticmethod
+    def arguments_for(path: str) -> list[str]:
+        """What QEMU needs on its command line."""
+        return ["-qmp", f"unix:{path}"]
 
     def stop(self) -> None:
         """Have the guest stopped, at once or as soon as QEMU listens."""

@@ -99,7 +99,8 @@ def evidence_of(verdict: Verdict) -> list[int]:
 def log_text(counts: Counts) -> str:
     if counts.unit == "event":
         return f"a capture of {counts.events:,} events" + (f"; {counts.cut}" if counts.cut else "")
-    text = f"{counts.lines:,} lines, {counts.events:,} of {counts.of}"
+    lines = "1 line" if counts.lines == 1 else f"{counts.lines:,} lines"
+    text = f"{lines}, {counts.events:,} of {counts.of}" + (f"; {counts.cut}" if counts.cut else "")
     if counts.damaged:
         text += f"; {len(counts.damaged)} of them damaged, the first in line {counts.damaged[0]}"
     if counts.overlong:

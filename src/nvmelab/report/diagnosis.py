@@ -6,6 +6,7 @@ from nvmelab.check.rule import Finding
 from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import AFFECTED, Pattern, Stuck, Verdict
 from nvmelab.report.paragraphs import paragraph
+from nvmelab.report.tried import tried_text
 from nvmelab.trace.qemu_reader import Counts
 
 STATES = {
@@ -41,7 +42,7 @@ def verdict_lines(verdict: Verdict, *, rest: bool, unit: str = "line") -> list[s
     if not verdict.stuck and verdict.in_flight:
         flight = "1 command is" if verdict.in_flight == 1 else f"{verdict.in_flight} commands are"
         lines.append(paragraph("flight", f"{flight} under way at the end"))
-    tried = f"{len(verdict.exercised)} of {len(RULES)} were tried (--json says which)"
+    tried = tried_text(verdict.exercised, unit)
     return [*lines, *(paragraph("hint", note) for note in verdict.notes), paragraph("rules", tried)]
 
 

@@ -76,6 +76,9 @@ class Service:
     ScheduleError, with nothing left behind.
     """
 
+    guest_stopped: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the guest was stopped for a finding."""
+
     def __init__(
         self,
         disk: Disk,
@@ -100,8 +103,6 @@ class Service:
         """On the last guest, once it is gone."""
         self.on_finding: Callable[[Finding], None] | None = None
         """Called once, with the first finding of `check` that is no mere note."""
-        self.guest_stopped: Callable[[], bool] = lambda: False
-        """Whether the guest was stopped for that."""
         self._events = 0
         self._event_at = 0.0
         self._loop = loop

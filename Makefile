@@ -11,6 +11,8 @@ PYTEST := $(BIN)/pytest -n auto --dist worksteal
 
 demo: .venv/runtime
 	@$(BIN)/nvmelab demo
+	@command -v nvmelab > /dev/null || \
+	  echo 'path     export PATH=$$PWD/.venv/bin:$$PATH             first: so that a shell finds nvmelab'
 
 test: lint
 	$(PYTEST) -m "not guest"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_demo_prints_what_the_readme_says(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
-    found = re.search(r"^\$ make demo\n(.*?)^\$ make test$", readme, re.MULTILINE | re.DOTALL)
+    found = re.search(r"^\$ make demo\n(.*?)^(path .*?)\n```$", readme, re.MULTILINE | re.DOTALL)
     assert found
 
     printed = subprocess.run(
@@ -29,6 +29,7 @@ def test_demo_prints_what_the_readme_says(tmp_path: Path) -> None:
 
     # One seed gives one result, so even the numbers are the same.
     assert printed == found[1]
+    assert found[2].replace("$", "$$") in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/diagnosing.md", "docs/reading-a-verdict.md"])

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from nvmelab.check.live import LiveMonitor
+from nvmelab.check.verdict import Verdict
 from nvmelab.link.control import REQUEST
 from nvmelab.link.loop import Loop
 from nvmelab.link.vfio_user.server import ServerError
@@ -71,6 +72,28 @@ def test_it_says_whether_a_guest_is_there_and_the_verdict_so_far(
     assert state.guest and state.check and state.check.verdict == "driver"
     service.close()
     guest.sock.close()
+
+
+def test_the_verdict_on_a_stopped_guest_is_why_it_was_stopped(
+    image: str, path: str, loop: Loop
+) -> None:
+    service = Service(Disk(image), path, loop, check=LiveMonitor())
+    guest = Peer(path, loop).negotiate()
+    told, stopped = list[Verdict](), False
+    service.tell_of_trouble(told.append, lambda: stopped)
+    service.function.bar_write(0, 0x1000 + 8 * 7, 4, 1)
+    loop.turn(0)
+    (first,) = told
+    stopped = True
+    service.function.bar_write(0, 0x1000 + 8 * 9, 4, 1)
+    state = msgspec.json.decode(service.state(), type=Snapshot)
+    assert state.stopped and state.check and state.check.findings == len(first.findings)
+    stopped = False  # somebody has let it go on
+    assert b'"stopped":false' in service.state() and len(told) == 1
+    guest.sock.close()
+    loop.turn(0)
+    assert service.verdict and len(service.verdict.findings) == 2
+    service.close()
 
 
 def test_the_judge_counts_events_as_the_capture_does(

@@ -119,6 +119,20 @@ def test_what_has_not_moved_for_two_seconds_is_stuck_and_one_step_ends_that() ->
     assert (watched.sq().still_ns, watched.sq().stuck) == (0, False)
 
 
+def test_while_the_guest_is_stopped_only_what_waits_for_no_driver_is_stuck() -> None:
+    watched = Watched()
+    taken = watched.bench.create_pair(1, entries=8)
+    taken.submit(Read(cid=1, nsid=9))  # an error: done at once
+    watched.bench.create_pair(2, entries=8).submit(Flush(cid=1, nsid=1))
+    watched.bench.settle()
+    watched.observer.queues()
+    watched.now += REST_NS
+    for stopped in (False, True):
+        sqs, cqs, _ = watched.observer.queues(stopped=stopped)
+        assert [sq.id for sq in sqs if sq.stuck] == [2]
+        assert [cq.id for cq in cqs if cq.stuck and cq.id] == ([] if stopped else [1])
+
+
 def test_a_queue_that_came_round_between_two_looks_has_moved() -> None:
     watched = Watched()
     sq = watched.bench.create_pair(1, entries=4)

@@ -63,3 +63,19 @@ def test_qemu_that_goes_as_it_comes_is_no_error(
     with _connect(stopper) as peer:  # another may come
         loop.turn(0)
         assert _commands(peer)[0] == "qmp_capabilities"
+
+
+def test_whether_the_guest_is_stopped_is_what_qemu_says(stopper: GuestStopper, loop: Loop) -> None:
+    with _connect(stopper) as peer:
+        loop.turn(0)
+        stopper.stop()
+        assert not stopper.is_stopped()
+        peer.sendall(b'{"QMP": {}}\r\n[1]\r\nno JSON\r\n{"return": {}}\r\n{"event": "ST')
+        loop.turn(0)
+        assert not stopper.is_stopped()
+        peer.sendall(b'OP", "timestamp": {"seconds": 1}}\r\n{"event": {"a": 1}}\r\n')
+        loop.turn(0)
+        assert stopper.is_stopped()
+        peer.sendall(b'{"event": "RESUME"}\r\n')  # by the user's own monitor
+        loop.turn(0)
+        assert not stopper.is_stopped()

@@ -16,11 +16,12 @@ from collections.abc import Callable
 import msgspec
 
 from nvmelab.check.live import LiveMonitor
-from nvmelab.check.verdict import Verdict, judge
+from nvmelab.check.verdict import Verdict
 from nvmelab.device.controller import Controller, ControllerConfig
 from nvmelab.device.doorbells import DoorbellPage
 from nvmelab.device.namespaces import Namespace
 from nvmelab.device.pci import NvmeFunction
+from nvmelab.judging import Judging
 from nvmelab.limits import CHECK_REST_S, DOORBELL_IDLE_S, DOORBELL_PAGE_QUEUES, DOORBELL_SPIN_S
 from nvmelab.link.control import SUFFIX, ControlServer
 from nvmelab.link.loop import Loop
@@ -93,14 +94,9 @@ class Service:
         self.trace = trace
         self.capture = capture
         self.schedule = schedule
-        self.live = check
+        self.judging = Judging(check) if check else None
         self.verdict: Verdict | None = None
         """On the last guest, once it is gone."""
-        self._on_trouble: Callable[[Verdict], None] | None = None
-        self._rested = 0
-        """How many events there were when it was last looked whether all stands still."""
-        self._events = 0
-        self._event_at = 0.0
         self._loop = loop
         if mapped:
             _refuse_too_many_queues(disk)
@@ -154,15 +150,16 @@ class Service:
 
     def _emitter(self) -> Emit | None:
         """Where the controller's events go: into the files, and to the judge."""
+        live = self.judging.live if self.judging else None
         if self.trace is None and self.capture is None:
-            return self.live.emit if self.live else None
-        if self.trace is None and self.live is None:
+            return live.emit if live else None
+        if self.trace is None and live is None:
             return self.capture.emit if self.capture else None
         bus = self.trace.bus if self.trace else Bus()
         if self.capture:
             bus.subscribe(self.capture.listen, EVENTS)
-        if self.live:
-            bus.subscribe(self.live, EVENTS)
+        if live:
+            bus.subscribe(live, EVENTS)
         return bus.emitter
 
     def close(self) -> None:
@@ -172,46 +169,24 @@ class Service:
     def _guest_gone(self) -> None:
         self.left_behind = outstanding_of(self.controller)
         self.forgotten = forgotten_by(self.controller)
-        if self.live:
-            self.verdict = self._judged(self.live)
+        if self.judging:
+            self.verdict = self.judging.verdict()
         if self._on_disconnect:
             self._on_disconnect()
 
-    def _judged(self, live: LiveMonitor) -> Verdict:
-        """The verdict so far."""
-        live.mark(time.monotonic())
-        verdict = judge(live.monitor, rest=False, time_of=live.time_of)
-        if verdict.in_flight and time.monotonic() - self._event_at > CHECK_REST_S:
-            verdict = judge(live.monitor, rest=True, time_of=live.time_of)
-        return verdict
-
-    def tell_of_trouble(self, callback: Callable[[Verdict], None]) -> None:
-        """Call it once, with the verdict: as soon as the judge accuses somebody of more than a
-        note, or commands stand still and it is known whose fault that is."""
-        self._on_trouble = callback
+    def tell_of_trouble(
+        self, callback: Callable[[Verdict], None], stopped: Callable[[], bool]
+    ) -> None:
+        """As `Judging.tell_of_trouble`."""
+        assert self.judging
+        self.judging.tell_of_trouble(callback, stopped)
         self._loop.limit_sleep(self, CHECK_REST_S)
-
-    def _look_for_trouble(self, live: LiveMonitor) -> None:
-        now = time.monotonic()
-        quiet = live.events == self._events
-        if not quiet:  # some of the events are of messages before this turn
-            self._events, self._event_at = live.events, now
-            live.mark(now)
-        if self._on_trouble is None:
-            return
-        if quiet and self._rested != self._events and now - self._event_at > CHECK_REST_S:
-            self._rested = self._events
-        elif not any(finding.severity == "error" for finding in live.monitor.findings):
-            return
-        verdict = self._judged(live)
-        if verdict.verdict not in ("clean", "undecided") or not quiet:
-            told, self._on_trouble = self._on_trouble, None
-            told(verdict)
 
     def state(self) -> bytes:
         """How it stands, as its control socket says it: a `Snapshot` as JSON."""
-        observer, live = self._observer, self.live
-        sqs, cqs, left_out = observer.queues()
+        observer, judging = self._observer, self.judging
+        stopped = judging is not None and judging.stopped()
+        sqs, cqs, left_out = observer.queues(stopped=stopped)
         return msgspec.json.encode(
             Snapshot(
                 version=1,
@@ -225,7 +200,8 @@ class Service:
                 cqs=cqs,
                 sqs_left_out=left_out,
                 totals=observer.totals(),
-                check=check_of(self._judged(live), live.events) if live else None,
+                check=check_of(judging.verdict(), judging.live.events) if judging else None,
+                stopped=stopped,
             )
         )
 
@@ -233,7 +209,7 @@ class Service:
         """What the loop calls each time: no more than this service needs."""
         if mapped:
             return self._polling_turn
-        if self.schedule or self.trace or self.capture or self.live:
+        if self.schedule or self.trace or self.capture or self.judging:
             return self._watched_turn
         return self.function.run
 
@@ -246,8 +222,8 @@ class Service:
             self.trace.flush()
         if self.capture:
             self.capture.flush()
-        if self.live:
-            self._look_for_trouble(self.live)
+        if self.judging:
+            self.judging.look()
         return busy
 
     def _polling_turn(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
@@ -155,6 +155,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag_field="format", tag="nvmelab-sta
     sqs_left_out: int
     totals: Totals
     check: Check | None
+    stopped: bool = False
+    """`--check=stop` has stopped the guest."""
 
 
 class Observer:
@@ -165,9 +167,10 @@ class Observer:
         self._since: dict[object, tuple[Hashable, int]] = {}
         """Of each queue, how it stood and since when."""
 
-    def queues(self) -> tuple[list[Sq], list[Cq], int]:
+    def queues(self, *, stopped: bool = False) -> tuple[list[Sq], list[Cq], int]:
         """The queues, and how many submission queues are left out. Those on which something waits
-        come first where not all are told of."""
+        come first where not all are told of. While the guest is `stopped`, nothing is stuck that
+        may wait for its driver."""
         controller, now = self._controller, self._controller.clock()
         shadows = controller.shadows
         before, self._since = self._since, {}
@@ -183,13 +186,13 @@ class Observer:
             tail = shadows.unseen_tail(sq)
             stood = (sq.laps, sq.head, tail, sq.outstanding, len(finished))
             still = self._still(before, sq, stood, now)
-            told.append(self._sq(sq, finished, deletions[sq], still, now))
+            told.append(_freed(self._sq(sq, finished, deletions[sq], still, now), stopped))
         cqs: list[Cq] = []
         for cq in sorted(controller.cqs.values(), key=lambda cq: (cq.tail == cq.head, cq.id)):
             if len(cqs) == SNAPSHOT_QUEUES_MAX:
                 break
             position = (head_of(cq, shadows), cq.tail, len(cq.finished), moved[cq])
-            cqs.append(self._cq(cq, self._still(before, cq, position, now)))
+            cqs.append(_freed(self._cq(cq, self._still(before, cq, position, now)), stopped))
         return told, sorted(cqs, key=lambda cq: cq.id), len(sqs) - len(told)
 
     def _still(
@@ -334,6 +337,15 @@ def cut(text: str) -> str:
     """The end of a text that is too long, such as a path, and what JSON can hold of it."""
     text = text.encode(errors="replace").decode()
     return text if len(text) <= SNAPSHOT_TEXT_MAX else f"...{text[3 - SNAPSHOT_TEXT_MAX :]}"
+
+
+_Queue = TypeVar("_Queue", Sq, Cq)
+
+
+def _freed(queue: _Queue, stopped: bool) -> _Queue:
+    """The same queue, not stuck if the guest is stopped and it may wait for that."""
+    waits = stopped and queue.stuck and queue.ball and "driver" in queue.ball.parties
+    return msgspec.structs.replace(queue, stuck=False) if waits else queue
 
 
 def _idle(sq: SubmissionQueue, shadows: ShadowDoorbells) -> bool:

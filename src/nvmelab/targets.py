@@ -312,7 +312,7 @@ def _is_nvme(word: str) -> bool:
 
 
 def _qemu_vfio_user(target: Target, controller: MakeController) -> HostLink:
-    probe(target.where).require_vfio_user()
+    probe(target.where).require_vfio_user(target.where)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nvmelab-"))
         loop = Loop()

@@ -18,7 +18,7 @@ def nvmelab() -> Invoke:
     """nvmelab(*words): run the verb in this process."""
 
     def invoke(*words: str) -> Result:
-        return CliRunner().invoke(cli, list(words))
+        return CliRunner().invoke(cli, list(words), prog_name="nvmelab")
 
     return invoke
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Invoke
+from tests.cli.conftest import Invoke, error_of
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,9 @@ def test_demo_as_json(nvmelab: Invoke, told: Path) -> None:
     assert steps[4, "nvmelab"] is None and steps[2, "qemu-9.0"] is None
 
 
-def test_a_page_that_cannot_be_written(nvmelab: Invoke) -> None:
-    result = nvmelab("demo", "--page", "/dev/null/hang.html")
-    assert result.exit_code == 2
-    assert "cannot be written" in result.stderr
+def test_a_page_for_a_folder_that_is_none_is_refused_before_the_work(
+    nvmelab: Invoke, tmp_path: Path
+) -> None:
+    page = tmp_path / "no/hang.html"
+    said = error_of(nvmelab("demo", "--page", str(page)), 2)
+    assert said == f"--page {page}: there is no folder {page.parent}; make it, or name another"

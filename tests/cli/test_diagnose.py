@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,6 +82,88 @@ def test_a_page_of_a_pipe(tmp_path: Path) -> None:
     assert "standard input" in page.read_text()
 
 
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: (
+        subprocess.run(["zstd", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+    ),
+}
+
+
+@pytest.fixture(params=PACKERS)
+def packed(request: pytest.FixtureRequest) -> bytes:
+    """A log, packed."""
+    if request.param == "zstd" and not shutil.which("zstd"):
+        pytest.skip("there is no program zstd here")
+    return PACKERS[request.param](HANG)
+
+
+def diagnose(*words: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "nvmelab", "diagnose", "-", *words]
+    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=60)
+
+
+def test_a_packed_log_is_read_from_a_file_and_from_a_pipe(
+    nvmelab: Invoke, tmp_path: Path, packed: bytes
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(packed)
+    said = nvmelab("diagnose", str(path), "--hung").stdout
+    assert "VERDICT  device" in said and "log      121 lines" in said
+    quoted = f"{'':<11}"  # lines of the log: of a pipe there are none, it cannot be read again
+    kept = [line for line in said.splitlines() if not line.startswith(quoted)]
+    piped = diagnose("--hung", data=packed).stdout.decode()
+    assert piped.split() == " ".join(kept).split()
+
+
+def test_the_begin_of_a_packed_log_is_read_and_has_no_end(nvmelab: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "log.gz"
+    path.write_bytes(gzip.compress(HANG)[:900])
+    said = " ".join(nvmelab("diagnose", str(path)).stdout.split())
+    assert said.endswith("of the nvme device; the compressed data ends too early")
+    cut = json.loads(nvmelab("diagnose", str(path), "--json").stdout)
+    assert 0 < cut["lines"] < 121 and cut["cut"] == "the compressed data ends too early"
+    message = error_of(nvmelab("diagnose", str(path), "--hung"), 2)
+    assert message.endswith("so that its last events are no end; leave out --hung")
+    done = diagnose("--hung", data=gzip.compress(HANG)[:900])
+    assert done.stderr.startswith(b"nvmelab: error: standard input: the compressed data ends")
+
+
+def test_one_line_is_not_1_lines(nvmelab: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"pci_nvme_mmio_read addr 0x1c size 4\n")
+    assert "log      1 line, 1 of the nvme device" in nvmelab("diagnose", str(path)).stdout
+
+
+def test_where_a_page_went_is_said_and_no_folder_is_made_for_it(
+    nvmelab: Invoke, tmp_path: Path
+) -> None:
+    page = tmp_path / "hang.html"
+    result = nvmelab("diagnose", EXCERPT, "--hung", "--html", str(page))
+    assert result.stderr == f"nvmelab: {page}: the page of this log\n"
+    nowhere = tmp_path / "no/hang.html"
+    message = error_of(nvmelab("diagnose", EXCERPT, "--html", str(nowhere)), 2)
+    assert f"there is no folder {nowhere.parent}; make it, or name another" in message
+    assert not nowhere.parent.exists()
+    assert "standard output has the verdict" in error_of(
+        nvmelab("diagnose", EXCERPT, "--html", "-"), 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nope", "there is no rule 'nope'; nvmelab rules lists them"),
+        ("queues.sizes", "there is no rule 'queues.sizes'; is it queues.size"),
+        ("progress.driver", "progress.driver is the verdict on what stands still, and cannot be"),
+    ],
+)
+def test_a_rule_to_waive_that_is_none(nvmelab: Invoke, name: str, said: str) -> None:
+    assert said in error_of(nvmelab("diagnose", EXCERPT, "--waive", name), 2)
+
+
 LINUX = DATA / "linux-7-outstanding.trace"
 
 
@@ -137,7 +222,8 @@ def test_linuxs_own_trace_for_a_program(nvmelab: Invoke) -> None:
 
 def test_what_linuxs_own_trace_cannot_have(nvmelab: Invoke, tmp_path: Path) -> None:
     page = str(tmp_path / "page.html")
-    assert "--html" in error_of(nvmelab("diagnose", str(LINUX), "--html", page), 2)
+    said = error_of(nvmelab("diagnose", str(LINUX), "--html", page), 2)
+    assert said.endswith("leave --html out, and the verdict is printed")
     assert "--sq-entries" in error_of(nvmelab("diagnose", str(LINUX), "--sq-entries", "4"), 2)
     assert "--waive" in error_of(nvmelab("diagnose", str(LINUX), "--waive", "queues.size"), 2)
     half = tmp_path / "half"
@@ -165,12 +251,17 @@ def test_a_page_of_a_capture(nvmelab: Invoke, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contents", "said"),
     [
-        (b"", "none is of QEMU's nvme device"),
+        (b"", "0 lines, and none is of QEMU's nvme device"),
         (bytes(range(256)) * 4096, "none is of QEMU's nvme device"),
-        (b"x" * (10 << 20), "none is of QEMU's nvme device"),
+        (b"x" * (10 << 20), "1 line, and it is not of QEMU's nvme device"),
         (b"Linux version 6.12\n" * 100, "none is of QEMU's nvme device"),
-        (b"[    1.2] nvme_core: loading out-of-tree module\n", "none is of QEMU's nvme device"),
-        (gzip.compress(HANG)[:500], "the compressed data is damaged"),
+        (b"[    1.2] nvme_core: loading out-of-tree module\n", "it is not of QEMU's nvme device"),
+        (gzip.compress(HANG)[:-8] + bytes(8), "CRC check failed"),
+        (lzma.compress(HANG)[:300] + bytes(400), "the compressed data is damaged"),
+        (bz2.compress(HANG)[:500], "0 lines, and none is of QEMU's nvme device"),
+        (HANG.decode().encode("utf-16"), "is UTF-16 text; make it UTF-8: iconv -f UTF-16"),
+        (b"PK\x03\x04", "is a ZIP archive; unpack it: unzip -p"),
+        (b"\x17\x08Dtracing", "is the file of trace-cmd; make text of it: trace-cmd report -i"),
         (b"\x28\xb5\x2f\xfd" + b"x" * 100, "zstd"),
         (SOUND + SOUND.replace(b"pci_reset", b"x").replace(b"mmio_stopped", b"x"), "several"),
         (None, "No such file or directory"),

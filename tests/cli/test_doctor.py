@@ -48,3 +48,16 @@ def test_good_qemu_gives_status_0(nvmelab: Invoke, folder: Path) -> None:
 
     assert result.exit_code == 0
     assert "10.1.0, has vfio-user-pci" in result.stdout
+
+
+def test_what_the_lab_has_is_found(nvmelab: Invoke, folder: Path) -> None:
+    lab = folder / ".lab/bin"
+    lab.mkdir(parents=True)
+    fake_qemu(lab, "11.1.0", '-device) echo "vfio-user-pci options:"; exit 0')
+    (lab / "qemu-img").symlink_to("qemu-system-x86_64")
+
+    checks = json.loads(nvmelab("doctor", "--json").stdout)["checks"]
+
+    found = {check["what"]: check["found"] for check in checks}
+    assert found["qemu-img"] == ".lab/bin/qemu-img"
+    assert found["QEMU"] == ".lab/bin/qemu-system-x86_64: 11.1.0, has vfio-user-pci"

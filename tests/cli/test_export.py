@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -159,3 +162,32 @@ def test_what_cannot_be_exported_is_one_line(capture: Path, nvmelab: Invoke) -> 
     assert "no whole header" in error_of(nvmelab("export", str(half), "--perfetto", target), 2)
     nowhere = str(capture.parent / "no" / "x")
     assert "can be written" in error_of(nvmelab("export", str(capture), "--perfetto", nowhere), 2)
+
+
+def test_a_dash_is_standard_output(capture: Path, nvmelab: Invoke) -> None:
+    target = capture.with_suffix(".json")
+    nvmelab("export", str(capture), "--perfetto", str(target))
+    result = nvmelab("export", str(capture), "--perfetto", "-")
+    assert result.stdout == target.read_text()
+    assert result.stderr.startswith("standard output: ") and " commands of " in result.stderr
+    log = nvmelab("export", str(capture), "--qemu-log", "-").stdout
+    assert log.startswith("pci_nvme_")
+
+
+def test_a_reader_of_standard_output_may_go_early(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(START + ROUND * 2000)
+    words = [sys.executable, "-m", "nvmelab", "export", str(log), "--perfetto", "-"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout and child.stderr
+        child.stdout.read(10)
+        child.stdout.close()
+        assert child.stderr.read() == b""
+
+
+def test_an_export_of_half_a_packed_log_says_so(nvmelab: Invoke, tmp_path: Path) -> None:
+    path, target = tmp_path / "log.gz", tmp_path / "log.json"
+    path.write_bytes(gzip.compress(HANG)[:900])
+    said = nvmelab("export", str(path), "--perfetto", str(target)).stdout
+    assert said.endswith("; the compressed data ends too early\n")
+    check(json.loads(target.read_text())["traceEvents"])

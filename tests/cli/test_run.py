@@ -57,6 +57,38 @@ def test_dry_run_prints_the_command_and_runs_nothing(nvmelab: Invoke, image: Pat
     assert '"driver":"vfio-user-pci"' in words[words.index("-device") + 1]
 
 
+def test_dry_run_says_what_would_be_written_and_writes_nothing(
+    nvmelab: Invoke, image: Path, tmp_path: Path
+) -> None:
+    names = [str(tmp_path / name) for name in ("run.log", "run.capture", "schedule.log")]
+    trace, capture, schedule = names
+    words = (
+        *("--dry-run", "--trace", "pci_nvme_*", "--trace-file", trace, "--capture", capture),
+        *("--schedule", "seed:7", "--schedule-file", schedule, "--check=stop"),
+    )
+    result = nvmelab("run", *words, *line(Path("no-such-qemu"), image))
+    assert result.stderr.splitlines() == [f"nvmelab: {name} would be written" for name in names]
+    command = shlex.split(result.stdout)
+    assert command[command.index("-qmp") + 1] == "unix:qmp.sock"
+    said = json.loads(nvmelab("run", "--json", *words, *line(Path("no-such-qemu"), image)).stdout)
+    assert said == {"command": command, "files": names}
+    assert sorted(tmp_path.iterdir()) == [image]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--trace", "nothing_*"), "matches no event"),
+        (("--trace-file", "x.log"), "--trace-file needs --trace"),
+        (("--doorbells", "mapped", "--capture", "x"), "excludes --capture"),
+    ],
+)
+def test_dry_run_refuses_what_a_run_would(
+    nvmelab: Invoke, image: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert said in error_of(nvmelab("run", "--dry-run", *words, *line(Path("qemu"), image)), 125)
+
+
 def test_no_command_is_an_error_with_an_example(nvmelab: Invoke) -> None:
     assert "-device nvme,serial=deadbeef,drive=nvm" in error_of(nvmelab("run"), 125)
 
@@ -150,7 +182,8 @@ def test_too_old_qemu(nvmelab: Invoke, tmp_path: Path, image: Path) -> None:
 
     message = error_of(nvmelab("run", *line(old, image)), 125)
 
-    assert message.startswith("QEMU 7.2.22 is too old: vfio-user-pci needs 10.1 or later")
+    assert message.startswith(f"{old} is QEMU 7.2.22, which is too old: vfio-user-pci needs 10.1")
+    assert message.endswith("makes .lab/bin/qemu-system-x86_64")
 
 
 def test_missing_qemu(nvmelab: Invoke, tmp_path: Path, image: Path) -> None:

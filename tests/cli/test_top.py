@@ -25,9 +25,10 @@ STUCK = msgspec.json.encode(snapshot([sq(1, rung=2, tail=2, stuck=True, ball=HAN
 
 
 class Server:
-    """Answers each of its requests with the next of `answers`, then hangs up."""
+    """Answers each request of who comes with the next of `answers`, then hangs up; so many come."""
 
-    def __init__(self, path: str, *answers: bytes) -> None:
+    def __init__(self, path: str, *answers: bytes, comes: int = 1) -> None:
+        self._comes = comes
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{path}.ctl")
         self._listener.listen()
@@ -35,12 +36,13 @@ class Server:
         self._thread.start()
 
     def _serve(self, answers: tuple[bytes, ...]) -> None:
-        peer, _ = self._listener.accept()
-        with peer:
-            for answer in answers:
-                if not peer.recv(100):
-                    return
-                peer.sendall(answer)
+        for _ in range(self._comes):
+            peer, _ = self._listener.accept()
+            with peer:
+                for answer in answers:
+                    if not peer.recv(100):
+                        break
+                    peer.sendall(answer)
 
     def close(self) -> None:
         self._thread.join()
@@ -79,7 +81,7 @@ def test_blocks_of_text_where_there_is_no_terminal(nvmelab: Invoke, path: str) -
     result = nvmelab("top", path, "--count", "2", "--interval", "0.1")
     server.close()
     assert result.exit_code == 0
-    first, second = result.stdout.split("\n\nimage ")
+    first, second = result.stdout.split("\n\nSTUCK  ")
     assert "STUCK: device: 2 commands are rung, not fetched: fetch them" in first
     assert second.count("\n\n") == 2 and "\x1b" not in result.stdout
 
@@ -134,28 +136,30 @@ def test_one_that_had_to_make_room_is_told_why(nvmelab: Invoke, path: str) -> No
     assert result.exit_code == 2 and "nvme.sock.ctl: too many ask at once" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        ([], "no guest of nvmelab run is here; name the socket of nvmelab serve"),
-        (["a", "b"], "several are served; name one: "),
-    ],
-)
-def test_without_a_name_there_must_be_one_guest(
-    nvmelab: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], said: str
+def test_without_a_name_there_must_be_a_guest(
+    nvmelab: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    listeners = []
-    for name in names:
-        (tmp_path / f"nvmelab-{name}").mkdir()
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(tmp_path / f"nvmelab-{name}/nvme0.sock.ctl"))
-        listener.listen()
-        listeners.append(listener)
     message = error_of(nvmelab("top"), 2)
-    assert said in message and all(f"nvmelab-{name}/nvme0.sock" in message for name in names)
-    for listener in listeners:
-        listener.close()
+    assert "no guest of nvmelab run is here; name the socket of nvmelab serve" in message
+
+
+def test_of_several_each_is_named_with_its_image(
+    nvmelab: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    servers = []
+    for name, answer in (("a", STUCK), ("b", STUCK), ("c", b"who asks?\n")):
+        (tmp_path / f"nvmelab-{name}").mkdir()
+        path = str(tmp_path / f"nvmelab-{name}/nvme0.sock")
+        servers.append(Server(path, answer, comes=2))  # who looks for them connects as well
+    message = error_of(nvmelab("top"), 2)
+    for server in servers:
+        server.close()
+    assert "several are served; name one: " in message
+    for name, said in (("a", " (disk.img)"), ("b", " (disk.img)"), ("c", "")):
+        assert f"{tmp_path}/nvmelab-{name}/nvme0.sock{said}" in message
+    assert message.count("(disk.img)") == 2
 
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"])

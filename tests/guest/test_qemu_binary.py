@@ -49,7 +49,7 @@ def backends(*words: str) -> list[tuple[str, int, bool]]:
 def test_probe() -> None:
     info = probe(str(QEMU))
     assert info.version[:2] == (11, 1)
-    info.require_vfio_user()
+    info.require_vfio_user("./qemu")
 
 
 def test_the_boot_sector_answers_under_tcg() -> None:

@@ -16,23 +16,35 @@ from typing import Any
 
 import pytest
 
-from tests.guest.lab import BOOT_LIMIT_S, NVMELAB, environment, guest_command, nvme_disk
-from tests.guest.test_overcommit import SLOW, job_of, program
-
-__all__ = ["program"]
+from tests.guest.lab import (
+    BOOT_LIMIT_S,
+    KERNEL,
+    NVMELAB,
+    QEMU,
+    ROOT,
+    accelerator,
+    environment,
+    nvme_disk,
+)
+from tests.guest.test_overcommit import SLOW
 
 pytestmark = pytest.mark.guest
 
 
 @contextmanager
-def hanging_guest(packed: bytes, folder: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
-    """A guest whose driver has given up waiting, and which stays."""
-    image = folder / "disk.img"
+def hanging_guest(folder: Path, temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """The guest of docs/guests.md: its driver has given up waiting, and it stays."""
+    image, initrd = folder / "disk.img", folder / "hang.gz"
     image.write_bytes(bytes(1 << 20))
-    job = f"{job_of(packed, 500)} || echo GIVEN-UP\nsleep 100000"
+    subprocess.run([ROOT / "lab/hanging-guest", initrd], check=True)
     device = ("--queue-entries", "4", "--device", "qemu-9.0", *SLOW)
-    options = (*device, "--schedule-file", str(folder / "schedule.log"), "--check")
-    qemu = guest_command(job, folder, nvme_disk(image))
+    files = ("--schedule-file", folder / "schedule.log", "--capture", folder / "hang.capture")
+    options = (*device, *map(str, files), "--check")
+    qemu = [
+        *(str(QEMU), *accelerator(), "-m", "512M", "-smp", "2", "-nographic", "-nic", "none"),
+        *("-no-reboot", *nvme_disk(image), "-kernel", str(KERNEL), "-initrd", str(initrd)),
+        *("-append", "console=ttyS0 panic=-1 quiet job=hang"),
+    ]
     process = subprocess.Popen(
         [*NVMELAB, "run", *options, "--", *qemu],
         stdin=subprocess.DEVNULL,
@@ -50,7 +62,7 @@ def hanging_guest(packed: bytes, folder: Path, temporary: Path) -> Iterator[subp
         console = ""
         for line in process.stdout:
             console += line
-            if line.startswith("GIVEN-UP"):
+            if line.startswith("The guest stays as it is."):
                 break
         assert "OVERCOMMIT hang in burst" in console, console[-3000:]
         yield process
@@ -70,10 +82,10 @@ def top(temporary: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_hang_is_seen_while_it_lasts(program: bytes, tmp_path: Path) -> None:
+def test_a_hang_is_seen_while_it_lasts_and_in_its_capture(tmp_path: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,  # a short path, as sockets need
-        hanging_guest(program, tmp_path, Path(folder)) as process,
+        hanging_guest(tmp_path, Path(folder)) as process,
     ):
         found = top(Path(folder), "--json")
         assert found.returncode == 0, found.stderr
@@ -91,4 +103,9 @@ def test_a_hang_is_seen_while_it_lasts(program: bytes, tmp_path: Path) -> None:
 
     assert shown.returncode == 0
     assert re.search(r"^ +STUCK.*: device: \d commands? (is|are) rung", shown.stdout, re.MULTILINE)
+    assert shown.stdout.startswith("STUCK  device must act for SQ 1")
+
     assert process.returncode is not None
+    words = ("diagnose", str(tmp_path / "hang.capture"), "--hung")
+    after = subprocess.run([*NVMELAB, *words], capture_output=True, text=True, timeout=60)
+    assert "VERDICT  device" in after.stdout and "lost wake-up" in after.stdout

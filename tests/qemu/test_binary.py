@@ -41,24 +41,25 @@ ABSENT = "Device not found"
 def test_version(tmp_path: Path, text: str, version: tuple[int, int, int]) -> None:
     info = probe(fake_qemu(tmp_path, text, VFIO_USER))
     assert info == QemuInfo(version, True)
-    info.require_vfio_user()
+    info.require_vfio_user("./qemu")
 
 
 def test_too_old(tmp_path: Path) -> None:
     info = probe(fake_qemu(tmp_path, "7.2.22 (Debian)", ABSENT))
     assert info == QemuInfo((7, 2, 22), False)
     with pytest.raises(QemuError) as caught:
-        info.require_vfio_user()
+        info.require_vfio_user("./qemu")
     assert str(caught.value) == (
-        "QEMU 7.2.22 is too old: vfio-user-pci needs 10.1 or later; Debian trixie-backports and "
-        "forky have it, and so has `make lab` in a checkout of nvmelab"
+        "./qemu is QEMU 7.2.22, which is too old: vfio-user-pci needs 10.1 or later; Debian "
+        "trixie-backports and forky have it, and `make lab` in a checkout of nvmelab makes "
+        ".lab/bin/qemu-system-x86_64"
     )
 
 
 def test_new_enough_but_built_without_it(tmp_path: Path) -> None:
     info = probe(fake_qemu(tmp_path, "10.1.0", ABSENT))
-    with pytest.raises(QemuError, match=r"QEMU 10\.1\.0 was built without vfio-user-pci"):
-        info.require_vfio_user()
+    with pytest.raises(QemuError, match=r"is QEMU 10\.1\.0, built without vfio-user-pci"):
+        info.require_vfio_user("./qemu")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from nvmelab.cli.explore import Ticker
-from nvmelab.cli.options import write_file
+from nvmelab.cli.options import refuse_page, write_file
 from nvmelab.explore.explore import Plan, Result, explore
 from nvmelab.explore.narrate import tell
 from nvmelab.explore.setting import Setting
@@ -40,7 +40,7 @@ _QUESTION = (
 @click.command()
 @click.option(
     "--page",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(readable=False, dir_okay=False, path_type=Path),
     default=Path("nvmelab-demo.html"),
     show_default=True,
     help="Where the page goes that shows the hang step by step.",
@@ -58,6 +58,7 @@ def demo(page: Path, full: bool, as_json: bool) -> None:
     nvmelab demo
     nvmelab demo --page hang.html --json
     """
+    refuse_page("--page", page)
     ticker = Ticker()
     hang = explore(Setting(entries=ENTRIES, device=HANGS), Plan(), ticker)
     proof = explore(Setting(entries=ENTRIES, device=HOLDS), Plan(), ticker)

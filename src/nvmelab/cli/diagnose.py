@@ -15,7 +15,7 @@ from nvmelab.check.linux import LinuxMonitor, TooMany, judge_linux
 from nvmelab.check.live import Feeder
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import judge
-from nvmelab.cli.options import Fail, given, write_file
+from nvmelab.cli.options import Fail, given, named, refuse_page, write_file
 from nvmelab.cli.waiving import waive_option
 from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text, evidence_of
 from nvmelab.report.log_page import log_page
@@ -29,7 +29,7 @@ from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
 
 
 @click.command()
-@click.argument("log", type=click.Path(allow_dash=True))
+@click.argument("log", type=click.Path(readable=False, allow_dash=True))
 @click.option("--hung", is_flag=True, help="Everything stood still where the log ends.")
 @click.option(
     "--sq-entries",
@@ -39,7 +39,7 @@ from nvmelab.trace.qemu_reader import Counts, chunks_of, read_log
 )
 @click.option(
     "--html",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(readable=False, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write a page with the verdict, a timeline of every queue, and the log to step through.",
 )
@@ -54,7 +54,8 @@ def diagnose(
     as_json: bool,
 ) -> None:
     """Judge the log of QEMU's nvme device, or of ours, or a capture: who broke which rule; or, with
-    --hung, who must act and does not. LOG may be compressed (gzip, zstd), and - is standard input.
+    --hung, who must act and does not. LOG may be compressed (gzip, xz, bzip2; zstd by the program
+    zstd), and - is standard input.
 
     Such a log is made with -trace 'pci_nvme_*' -D qemu.log; all three forms of its lines are read,
     with anything between them. A capture is made by nvmelab run --capture. Without --hung, commands
@@ -73,12 +74,15 @@ def diagnose(
     nvmelab diagnose run.capture --html run.html
     nvmelab diagnose linux.trace --hung
     """
+    refuse_page("--html", html)
     monitor = Monitor(sq_entries, waived)
     recorder = Recorder(monitor) if html else None
     linux = LinuxMonitor()
     counts = _read(log, monitor, recorder, linux)
     if hung and counts.broken:
-        raise Fail(f"{log}: {counts.cut}, so that its last events are no end; leave out --hung")
+        raise Fail(
+            f"{named(log)}: {counts.cut}, so that its last events are no end; leave out --hung"
+        )
     again = Again(log)
     again.look(line for taken in monitor.taken_back for line in (taken.since, taken.at))
     if linux.count:
@@ -86,9 +90,10 @@ def diagnose(
     else:
         verdict = judge(monitor, rest=hung, time_of=again.time_of)
     if html and recorder:
-        name = "standard input" if log == "-" else Path(log).name
+        name = named(log) if log == "-" else Path(log).name
         name = name.encode(errors="replace").decode()  # it need not be UTF-8
         write_file(html, log_page(recorder, verdict, counts, name=name, hung=hung).encode())
+        click.echo(f"nvmelab: {html}: the page of this log", err=True)
     if as_json:
         click.echo(json.dumps(diagnosis_json(verdict, counts)))
     else:
@@ -106,49 +111,60 @@ def _read(log: str, monitor: Monitor, recorder: Recorder | None, linux: LinuxMon
             chunks = chunks_of(stream.read)
             first = next(chunks, b"")
             chunks = itertools.chain([first], chunks)
+            is_linux = False
             if first.startswith(MAGIC):
-                for option in given("--sq-entries"):
-                    raise Fail(f"{option} is of no use with a capture, which has every creation")
-                return _read_capture(chunks, monitor, handlers, recorder)
-            is_linux, chunks = told_apart(chunks)
-            if is_linux:
-                return _read_linux(log, chunks, monitor, recorder, linux)
-            counts = read_log(chunks, handlers, recorder.line if recorder else None)
-    except (LogError, CaptureError) as error:
-        raise Fail(f"{log}: {error}" if isinstance(error, CaptureError) else str(error)) from None
+                counts = _read_capture(chunks, monitor, handlers, recorder)
+            else:
+                is_linux, chunks = told_apart(chunks)
+                if is_linux:
+                    counts = _read_linux(log, chunks, recorder, linux)
+                else:
+                    counts = read_log(chunks, handlers, recorder.line if recorder else None)
+    except CaptureError as error:
+        raise Fail(f"{named(log)}: {error}") from None
+    except LogError as error:
+        raise Fail(str(error)) from None
+    if stream.cut:
+        counts.cut, counts.broken = stream.cut, True
     if not counts.events:
-        raise Fail(
-            f"{log}: {counts.lines:,} lines, and none is of QEMU's nvme device (pci_nvme_...); "
-            "make a log with -trace 'pci_nvme_*' -D qemu.log"
-        )
+        raise Fail(f"{named(log)}: {_nothing_of_qemu(counts)}")
     if monitor.twice:
         first_line, second = monitor.twice
         raise Fail(
-            f"{log}: lines {first_line} and {second} enable a controller with no reset between: "
-            "these are several devices, whose lines nothing tells apart; log one at a time"
+            f"{named(log)}: lines {first_line} and {second} enable a controller with no reset "
+            "between: these are several devices, whose lines nothing tells apart; log one at a time"
         )
     return counts
+
+
+def _nothing_of_qemu(counts: Counts) -> str:
+    one = counts.lines == 1
+    lines = "1 line, and it is not" if one else f"{counts.lines:,} lines, and none is"
+    make = "make a log with -trace 'pci_nvme_*' -D qemu.log"
+    return f"{lines} of QEMU's nvme device (pci_nvme_...); {counts.cut or make}"
 
 
 def _read_linux(
     log: str,
     chunks: Iterable[bytes],
-    monitor: Monitor,
     recorder: Recorder | None,
     linux: LinuxMonitor,
 ) -> Counts:
     """As `_read`, of Linux's own trace. Raises Fail."""
     if recorder:
-        raise Fail("--html shows what a device logs, and this is Linux's own trace; leave it out")
+        raise Fail(
+            f"{named(log)}: this is Linux's own trace, and --html shows what a device logs; leave "
+            "--html out, and the verdict is printed"
+        )
     for option in given("--sq-entries", "--waive"):
         raise Fail(f"{option} is of no use with Linux's own trace; leave it out")
     try:
         counts = read_ftrace(chunks, linux)
     except TooMany as error:
-        raise Fail(f"{log}: {error}") from None
+        raise Fail(f"{named(log)}: {error}") from None
     if not linux.count:
         raise Fail(
-            f"{log}: Linux's trace has no nvme_setup_cmd; record all of its events: "
+            f"{named(log)}: Linux's trace has no nvme_setup_cmd; record all of its events: "
             "echo 1 > /sys/kernel/tracing/events/nvme/enable"
         )
     return counts
@@ -160,7 +176,9 @@ def _read_capture(
     handlers: dict[str, Handler],
     recorder: Recorder | None,
 ) -> Counts:
-    """As `_read`, of a capture. Raises CaptureError."""
+    """As `_read`, of a capture. Raises CaptureError, and Fail."""
+    for option in given("--sq-entries"):
+        raise Fail(f"{option} is of no use with a capture, which has every creation")
     capture = CaptureReader(chunks)
     monitor.cc = 0  # a capture begins at power-on
     take = Feeder(handlers).take

@@ -29,11 +29,15 @@ class Check(msgspec.Struct):
     advice: str = ""
 
 
+def _folders() -> list[str]:
+    """Those of the PATH, and that of `make lab` below this folder."""
+    return [*os.get_exec_path(), ".lab/bin"]
+
+
 def _qemu_binaries() -> list[str]:
-    """Every qemu-system-* on the PATH, and those of `make lab` below this folder."""
-    folders = [*os.get_exec_path(), ".lab/bin"]
+    """Every qemu-system-* that is here."""
     found: dict[str, str] = {}
-    for folder in folders:
+    for folder in _folders():
         for path in sorted(Path(folder).glob("qemu-system-*")):
             if os.access(path, os.X_OK) and path.is_file():
                 found.setdefault(os.path.realpath(path), str(path))
@@ -75,7 +79,7 @@ def _check_kvm(binary: str | None) -> Check:
 
 
 def _check_tool(name: str, why: str) -> Check:
-    path = shutil.which(name)
+    path = shutil.which(name, path=os.pathsep.join(_folders()))
     return Check(name, bool(path), path or "not found", "" if path else why)
 
 

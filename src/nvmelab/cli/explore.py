@@ -145,7 +145,7 @@ class Ticker:
 )
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(readable=False, file_okay=False, path_type=Path),
     default=Path(),
     help="Folder for the files of a finding.  [default: this one]",
 )
@@ -253,6 +253,10 @@ def _write(result: Result, story: Story, folder: Path) -> list[Path]:
         folder / f"{kind}_{entries}.py": program(result.replay, story).encode(),
         folder / f"{kind}-{entries}.html": story_page(story).encode(),
     }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Fail(f"--output {folder} cannot be written: {error.strerror}; name another") from None
     for path, data in files.items():
         write_file(path, data)
     return list(files)

@@ -6,13 +6,13 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 import click
 
 from nvmelab.check.chain import Handler
 from nvmelab.check.live import Feeder
-from nvmelab.cli.options import Fail
+from nvmelab.cli.options import Fail, named
 from nvmelab.report.perfetto import PerfettoWriter
 from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
 from nvmelab.trace.clock import Clock
@@ -23,22 +23,23 @@ from nvmelab.trace.qemu_reader import chunks_of, read_log
 
 
 @click.command()
-@click.argument("log", type=click.Path(allow_dash=True))
+@click.argument("log", type=click.Path(readable=False, allow_dash=True))
 @click.option(
     "--perfetto",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(readable=False, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write a trace for ui.perfetto.dev: the commands of each queue with their stages.",
 )
 @click.option(
     "--qemu-log",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(readable=False, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write a capture as the text that --trace would have written.",
 )
 def export(log: str, perfetto: Path | None, qemu_log: Path | None) -> None:
     """Write a log of QEMU's nvme device, or of ours, or a capture, in another form. LOG may be
-    compressed (gzip, zstd), and - is standard input.
+    compressed (gzip, xz, bzip2; zstd by the program zstd), and - is standard input. FILE may be -,
+    standard output.
 
     Times are those of the capture, or of the log (-msg timestamp=on); in a log without times a line
     counts as a microsecond.
@@ -61,28 +62,36 @@ def export(log: str, perfetto: Path | None, qemu_log: Path | None) -> None:
             if not is_capture:
                 is_linux, chunks = told_apart(chunks)
             if is_linux:
-                raise Fail(f"{log}: this is Linux's own trace; export reads what a device logs")
+                raise Fail(
+                    f"{named(log)}: this is Linux's own trace; export reads what a device logs"
+                )
             if qemu_log and not is_capture:
-                raise Fail(f"{log}: this is no capture, and a log is a log already")
+                raise Fail(f"{named(log)}: this is no capture, and a log is a log already")
             with _writing(target) as file:
                 if qemu_log:
                     said = _to_log(CaptureReader(chunks), file)
                 elif is_capture:
-                    said = _capture_to_perfetto(CaptureReader(chunks), file, Path(log).name)
+                    said = _capture_to_perfetto(CaptureReader(chunks), file, named(Path(log).name))
                 else:
                     said = _log_to_perfetto(chunks, file, log)
     except CaptureError as error:
-        raise Fail(f"{log}: {error}") from None
+        raise Fail(f"{named(log)}: {error}") from None
     except LogError as error:
         raise Fail(str(error)) from None
-    click.echo(f"{target}: {said}")
+    if stream.cut:
+        said += f"; {stream.cut}"
+    to_output = str(target) == "-"
+    click.echo(f"{'standard output' if to_output else target}: {said}", err=to_output)
 
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[TextIO]:
+    """A file, or standard output for `-`. Raises Fail."""
     try:
-        with path.open("w", encoding="utf-8") as file:
-            yield file
+        with click.open_file(str(path), "w", encoding="utf-8") as file:
+            yield cast(TextIO, file)
+    except BrokenPipeError:
+        raise  # who reads has enough
     except OSError as error:
         raise Fail(f"{path}: {error.strerror}; name a file that can be written") from None
 
@@ -108,7 +117,7 @@ def _capture_to_perfetto(capture: CaptureReader, file: TextIO, name: str) -> str
 
 
 def _log_to_perfetto(chunks: Iterator[bytes], file: TextIO, name: str) -> str:
-    writer = PerfettoWriter(file, "standard input" if name == "-" else Path(name).name)
+    writer = PerfettoWriter(file, named(name) if name == "-" else Path(name).name)
     clock = Clock()
     begin: int | None = None
     """When the first line that has a time came: those before it count as a microsecond each."""
@@ -129,6 +138,6 @@ def _log_to_perfetto(chunks: Iterator[bytes], file: TextIO, name: str) -> str:
     counts = read_log(chunks, handlers, on_line)
     writer.close()
     if not counts.events:
-        raise LogError(f"{name}: no line is of QEMU's nvme device (pci_nvme_...)")
+        raise LogError(f"{named(name)}: no line is of QEMU's nvme device (pci_nvme_...)")
     clockless = "" if begin is not None else "; without times: each line counts as a microsecond"
     return f"{writer.slices:,} commands of {counts.events:,} events{clockless}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 import click
 
 from nvmelab import __version__
+from nvmelab.cli.options import Fail, one_line
 
 _VERBS = {
     "demo": ("demo", "demo", "See a hang found and explained: no QEMU, no root."),
@@ -26,13 +29,29 @@ _VERBS = {
 """The module of each verb, the name of its command there, and what `--help` says of it."""
 
 
+@contextlib.contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    """A command line that is not understood is an error like any other."""
+    try:
+        yield
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help itself; click 8.1 has none
+            raise
+        raise Fail(one_line(error)) from None
+
+
 class _Verbs(click.Group):
     """Imports a verb when it is asked for: to import all of them takes some 350 ms."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        with _usage_in_one_line():
+            return super().make_context(*arguments, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Ctrl-C is no result: click would end with 1, which says that something was found."""
         try:
-            return super().invoke(ctx)
+            with _usage_in_one_line():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("nvmelab: interrupted", err=True)
             ctx.exit(130)

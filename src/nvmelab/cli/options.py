@@ -29,12 +29,33 @@ def given(*options: str) -> list[str]:
     ]
 
 
+def one_line(error: click.UsageError) -> str:
+    """What is wrong with a command line, and where to look, without click's lines about usage."""
+    said = " ".join(error.format_message().split())
+    where = f"{error.ctx.command_path} --help" if error.ctx else "nvmelab --help"
+    return f"{said.removesuffix('.')}; see {where}"
+
+
+def named(path: str) -> str:
+    """The file of a verb that reads one, for people: `-` is standard input."""
+    return "standard input" if path == "-" else path
+
+
+def refuse_page(option: str, page: Path | None) -> None:
+    """Raises Fail for a page that could not be written, before the work is done."""
+    if page is None:
+        return
+    if str(page) == "-":
+        raise Fail(f"{option} needs the name of a file: standard output has the verdict")
+    if not page.parent.is_dir():
+        raise Fail(f"{option} {page}: there is no folder {page.parent}; make it, or name another")
+
+
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file that a verb makes, with its folder. Raises Fail."""
+    """Write a file that a verb makes. Raises Fail."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
         raise Fail(
             f"{path} cannot be written: {error.strerror}; name a file that can be written"
-        ) from (None)
+        ) from None

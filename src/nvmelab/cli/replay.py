@@ -12,7 +12,7 @@ import click
 import msgspec
 
 import nvmelab
-from nvmelab.cli.options import Fail, write_file
+from nvmelab.cli.options import Fail, refuse_page, write_file
 from nvmelab.corpus.personas import PERSONAS
 from nvmelab.explore.narrate import tell
 from nvmelab.explore.remote import NotForThis, replay_on
@@ -28,7 +28,7 @@ from nvmelab.report.story_page import story_page
 
 
 @click.command("replay")
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("file", type=click.Path(readable=False, dir_okay=False, allow_dash=True))
 @click.option(
     "--device",
     type=click.Choice(list(PERSONAS)),
@@ -36,7 +36,7 @@ from nvmelab.report.story_page import story_page
 )
 @click.option(
     "--html",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(readable=False, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write the page that shows the run step by step.",
 )
@@ -64,6 +64,7 @@ def replay_verb(
     nvmelab replay hang-4.json --html hang.html
     nvmelab replay hang-4.json --target qemu:.lab/bin/qemu-system-x86_64-5.2
     """
+    refuse_page("--html", html)
     replay = _read(file)
     if target:
         if device or html:
@@ -82,6 +83,7 @@ def replay_verb(
         _refuse_another_run(file, replay, played)
     if html:
         write_file(html, story_page(story).encode())
+        click.echo(f"nvmelab: {html}: the page of this run", err=True)
     if as_json:
         click.echo(json.dumps(_json(replay, played, setting.device)))
     else:

@@ -21,7 +21,7 @@ import msgspec
 
 from nvmelab.check.live import LiveMonitor
 from nvmelab.check.verdict import Verdict
-from nvmelab.cli.options import Fail
+from nvmelab.cli.options import Fail, one_line
 from nvmelab.cli.serving import (
     captures,
     device_options,
@@ -60,6 +60,10 @@ _CANNOT = (
 )  # fmt: skip
 
 
+Watched = tuple[Disk, TraceFile | None, CaptureFile | None, Schedule | None]
+"""What is served, and where it is recorded."""
+
+
 class _Run(click.Command):
     """Whatever keeps QEMU from being run has one exit status, also a mistyped option."""
 
@@ -67,7 +71,7 @@ class _Run(click.Command):
         try:
             return super().make_context(*arguments, **more)
         except click.UsageError as error:
-            raise CannotRun(error.format_message()) from None
+            raise CannotRun(one_line(error)) from None
 
 
 @click.command(
@@ -79,7 +83,8 @@ class _Run(click.Command):
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Print the rewritten QEMU command and end; no image is opened and no QEMU looked for.",
+    help="Print the rewritten QEMU command, and on standard error which files would be written, "
+    "and end; no image is opened and no QEMU looked for. With --json, one object.",
 )
 def run(
     qemu: tuple[str, ...],
@@ -124,23 +129,33 @@ def run(
             )
             for device in plan.devices
         ]
-        if dry_run:
-            sockets = [f"nvme{number}.sock" for number in range(len(disks))]
-            click.echo(shlex.join(plan.command(sockets)))
-            return
         _refuse_shared_images(disks)
-        try:
-            probe(qemu[0]).require_vfio_user()
-        except QemuError as error:
-            raise CannotRun(f"{error} (the command is {qemu[0]})") from None
         logs = trace_files(trace, trace_file, mode, [disk.path for disk in disks])
         chosen = schedules(seed, schedule_file, mode, disks)
         watched = list(zip(disks, logs, captures(capture, mode, disks), chosen, strict=True))
+        if dry_run:
+            _show(plan, watched, as_json, stops=check == "stop")
+            return
+        probe(qemu[0]).require_vfio_user(qemu[0])
         mapped = mode == "mapped"
         status = _run(plan, watched, as_json, mapped=mapped, check=check, waived=waived)
     except _CANNOT as error:
         raise CannotRun(str(error)) from None
     sys.exit(status)
+
+
+def _show(plan: Plan, watched: list[Watched], as_json: bool, *, stops: bool) -> None:
+    """What would be run, and written."""
+    command = plan.command([f"nvme{number}.sock" for number in range(len(watched))])
+    if stops:
+        command += GuestStopper.arguments_for("qmp.sock")
+    files = [file.path for _, *files in watched for file in files if file]
+    if as_json:
+        click.echo(json.dumps({"command": command, "files": files}))
+        return
+    click.echo(shlex.join(command))
+    for name in files:
+        click.echo(f"nvmelab: {name} would be written", err=True)
 
 
 def _refuse_misplaced(qemu: tuple[str, ...]) -> None:
@@ -205,7 +220,7 @@ def _disk(
 
 def _run(
     plan: Plan,
-    watched: list[tuple[Disk, TraceFile | None, CaptureFile | None, Schedule | None]],
+    watched: list[Watched],
     as_json: bool,
     *,
     mapped: bool,
@@ -243,7 +258,7 @@ def _run(
             stack.callback(stopper.close)
             command += stopper.arguments
             for service in services:
-                service.tell_of_trouble(partial(_stop_guest, stopper))
+                service.tell_of_trouble(partial(_stop_guest, stopper), stopper.is_stopped)
         stack.enter_context(_terminal_restored())
         status = _run_qemu(command, loop)
     for service in services:

@@ -34,7 +34,7 @@ from nvmelab.trace.file import TraceError, TraceFile
 
 
 @click.command()
-@click.argument("image", type=click.Path())
+@click.argument("image", type=click.Path(readable=False))
 @click.option("--socket", "socket_path", required=True, metavar="PATH", help="UNIX socket to make.")
 @click.option("--serial", default="nvmelab", show_default=True, help="Serial number.")
 @click.option(

@@ -190,7 +190,7 @@ _DEVICE_OPTIONS = (
     ),
     click.option(
         "--schedule-file",
-        type=click.Path(dir_okay=False),
+        type=click.Path(readable=False, dir_okay=False),
         metavar="FILE",
         help="Where the record goes.  [default: nvmelab-schedule.log]",
     ),
@@ -203,13 +203,13 @@ _DEVICE_OPTIONS = (
     ),
     click.option(
         "--trace-file",
-        type=click.Path(dir_okay=False),
+        type=click.Path(readable=False, dir_okay=False),
         metavar="FILE",
         help="Where the trace goes.  [default: nvmelab-trace.log]",
     ),
     click.option(
         "--capture",
-        type=click.Path(dir_okay=False),
+        type=click.Path(readable=False, dir_okay=False),
         metavar="FILE",
         help="Write every event, exactly and with its time, for nvmelab diagnose: smaller than a "
         "trace, and readable up to the end if all of this is killed.",

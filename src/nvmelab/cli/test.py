@@ -52,12 +52,15 @@ from nvmelab.targets import TargetError, open_target, parse_target
 @click.option(
     "--expect",
     "expect_file",
-    type=click.Path(dir_okay=False),
+    type=click.Path(readable=False, dir_okay=False),
     metavar="FILE",
     help="Findings that are known of the device (TOML); only others count.",
 )
 @click.option(
-    "--junit", type=click.Path(dir_okay=False), metavar="FILE", help="Write JUnit XML as well."
+    "--junit",
+    type=click.Path(readable=False, dir_okay=False),
+    metavar="FILE",
+    help="Write JUnit XML as well.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def test(

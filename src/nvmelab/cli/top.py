@@ -87,8 +87,18 @@ def _only_one(found: Sequence[str]) -> str:
             "nvmelab top nvme.sock"
         )
     if len(found) > 1:
-        raise Fail(f"several are served; name one: {', '.join(found)}")
+        raise Fail(f"several are served; name one: {', '.join(map(_with_image, found))}")
     return found[0]
+
+
+def _with_image(path: str) -> str:
+    """A socket, and what is served there if it says so."""
+    try:
+        with contextlib.closing(ControlClient(path, reply_s=1)) as client:
+            image = snapshot_of(client.ask(), path).image
+    except (ControlError, ControlEnded):
+        return path
+    return f"{path} ({image})" if image.isprintable() else path
 
 
 def snapshot_of(answer: bytes, path: str) -> Snapshot:

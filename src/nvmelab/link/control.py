@@ -197,14 +197,15 @@ def _sent(peer: socket.socket, data: bytes) -> bool:
 
 
 class ControlClient:
-    """Asks a control socket. `name` is its path, or that of the vfio-user socket beside it. Raises
-    ControlError."""
+    """Asks a control socket, and waits `reply_s` for its answer. `name` is its path, or that of the
+    vfio-user socket beside it. Raises ControlError."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, reply_s: float = CONTROL_REPLY_S) -> None:
         self.path = name if name.endswith(SUFFIX) else name + SUFFIX
         self._told = False
         self._sock = socket.socket(socket.AF_UNIX)
-        self._sock.settimeout(CONTROL_REPLY_S)
+        self._reply_s = reply_s
+        self._sock.settimeout(reply_s)
         try:
             self._sock.connect(self.path)
         except OSError as error:
@@ -228,7 +229,7 @@ class ControlClient:
                     break
         except TimeoutError:
             raise ControlError(
-                f"{self.path}: no answer in {CONTROL_REPLY_S:.0f} s; the process that serves it "
+                f"{self.path}: no answer in {self._reply_s:.0f} s; the process that serves it "
                 "is stopped, or waits for its disk"
             ) from None
         except OSError:

@@ -66,16 +66,17 @@ class QemuInfo(msgspec.Struct, frozen=True):
     version: tuple[int, int, int]
     has_vfio_user_pci: bool
 
-    def require_vfio_user(self) -> None:
-        """Raise QemuError if this QEMU cannot have our controller as a device."""
+    def require_vfio_user(self, binary: str) -> None:
+        """Raise QemuError if this QEMU, of that name, cannot have our controller as a device."""
         if self.has_vfio_user_pci:
             return
         found = ".".join(map(str, self.version))
         if self.version[:2] >= QEMU_MIN:
-            raise QemuError(f"QEMU {found} was built without vfio-user-pci")
+            raise QemuError(f"{binary} is QEMU {found}, built without vfio-user-pci")
         raise QemuError(
-            f"QEMU {found} is too old: vfio-user-pci needs 10.1 or later; Debian "
-            f"trixie-backports and forky have it, and so has `make lab` in a checkout of nvmelab"
+            f"{binary} is QEMU {found}, which is too old: vfio-user-pci needs 10.1 or later; "
+            "Debian trixie-backports and forky have it, and `make lab` in a checkout of nvmelab "
+            "makes .lab/bin/qemu-system-x86_64"
         )
 
 

@@ -11,6 +11,7 @@ from nvmelab.check.waiting import AFFECTED, Stuck
 from nvmelab.limits import PROOF_LINES_MAX
 from nvmelab.report.log_words import heading, known_bug, proof
 from nvmelab.report.paragraphs import cut_to_width, paragraph
+from nvmelab.report.tried import tried_text
 from nvmelab.trace.qemu_reader import Counts
 
 TextOf = Callable[[int], str]
@@ -46,7 +47,7 @@ def verdict_lines(
     if not verdict.stuck and verdict.in_flight:
         flight = "1 command is" if verdict.in_flight == 1 else f"{verdict.in_flight} commands are"
         lines.append(paragraph("flight", f"{flight} under way at the end"))
-    tried = f"{len(verdict.exercised)} of {len(RULES)} were tried (--json says which)"
+    tried = tried_text(verdict.exercised, unit)
     return [*lines, *(paragraph("hint", note) for note in verdict.notes), paragraph("rules", tried)]
 
 
@@ -108,7 +109,8 @@ def evidence_of(verdict: Verdict) -> list[int]:
 def log_text(counts: Counts) -> str:
     if counts.unit == "event":
         return f"a capture of {counts.events:,} events" + (f"; {counts.cut}" if counts.cut else "")
-    text = f"{counts.lines:,} lines, {counts.events:,} of {counts.of}"
+    lines = "1 line" if counts.lines == 1 else f"{counts.lines:,} lines"
+    text = f"{lines}, {counts.events:,} of {counts.of}" + (f"; {counts.cut}" if counts.cut else "")
     if counts.damaged:
         text += f"; {len(counts.damaged)} of them damaged, the first in line {counts.damaged[0]}"
     if counts.overlong:

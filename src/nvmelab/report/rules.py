@@ -7,6 +7,7 @@ from nvmelab.check.rules import EXPLORED, PROGRESS, RULES, sources
 from nvmelab.corpus.breaches import BREACHES
 from nvmelab.corpus.faults import FAULTS, Fault
 from nvmelab.report.paragraphs import paragraph, plain
+from nvmelab.report.tried import OURS, QEMU, shown_by
 
 
 def tests_of(name: str) -> list[str]:
@@ -38,10 +39,10 @@ def seen_by(name: str) -> list[str]:
     return ["explore", "QEMU's log", "our device"]
 
 
-def rules_text() -> str:
+def rules_text(rules: dict[str, Rule]) -> str:
     """A paragraph for each rule."""
     lines = []
-    for name, rule in every_rule().items():
+    for name, rule in rules.items():
         lines += [
             plain(f"{name} ({rule.party}, {rule.severity}): {rule.text}"),
             paragraph("", f"{rule.ref}; {rule.kind}; seen by {', '.join(seen_by(name))}"),
@@ -53,14 +54,21 @@ def rules_text() -> str:
 def rules_page() -> str:
     """The whole of docs/rules.md."""
     rules = every_rule()
+    alone = sum(sources(name) == ["explore"] for name in RULES)
     lines = [
         "# The rules",
         "",
         f"{len(rules)} rules, made by `nvmelab rules --page`. The party is who breaks it. An",
         "`error` decides a verdict, a `note` is told. `always`: an event breaks it; `eventually`:",
         "a run that is at rest does. `--waive NAME` leaves a rule out. Each is tripped by a driver",
-        "or a device with one planted breach (`nvmelab rules` lists the tests); the same pair",
+        "or a device with one planted breach (`nvmelab rules NAME` lists the tests); the same pair",
         "without it breaks none.",
+        "",
+        "What `diagnose` and `run --check` say were tried are rules that their source can show:",
+        f"QEMU's log {len(shown_by(QEMU))}, our device (a capture, a trace, a guest that is judged",
+        f"live) {len(shown_by(OURS))}. {alone} others show to the explorer only, which is the",
+        f"driver as well. The {len(PROGRESS)} of `progress` are what a verdict says itself of what",
+        "stands still, and are not counted.",
         "",
         "| rule | party | says | source | severity | kind | seen by |",
         "|---|---|---|---|---|---|---|",

@@ -112,8 +112,8 @@ def summary_table(service: Service) -> str:
     for line in service.forgotten:
         lines.append(f"  HANG, and it is the device's: {line}")
         lines.append(f"  ({service.disk.persona}: {PERSONAS[service.disk.persona].text})")
-    if service.live:
-        lines += _check_lines(service.live, service.verdict)
+    if service.judging:
+        lines += _check_lines(service.judging.live, service.verdict)
     if service.schedule:
         lines.append(f"  schedule: seed {service.schedule.seed}, {service.schedule.path}")
     if service.trace:

@@ -89,9 +89,9 @@ class Counts:
         self.unit = "line"
         """What the numbers of the events count: `line`, or `event` in a capture."""
         self.cut = ""
-        """How a capture ends, if not by its end: in words."""
+        """How a capture or a compressed log ends, if not by its end: in words."""
         self.broken = False
-        """It ends so because it is damaged there, and not where the run ended."""
+        """It ends so because it is damaged or cut there, and not where the run ended."""
         self.lines = 0
         self.events = 0
         """Lines of the nvme device, whether or not anybody wanted them."""
@@ -166,7 +166,7 @@ def lines_of(chunks: Iterable[bytes], counts: Counts) -> Iterator[bytes]:
         if len(rest) > LOG_LINE_BYTES_MAX:
             counts.overlong += not skipping
             rest, skipping = b"", True
-    if rest and not skipping:
+    if rest or skipping:
         yield rest
 
 

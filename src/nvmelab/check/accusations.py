@@ -50,13 +50,17 @@ class Accusations:
 
     def lacks(self, at: int, text: str, rule: str = "") -> None:
         """Lines are missing before this one, or that rule is broken."""
-        if self.gap:
+        if self.gap or self.complete:
             return
         self.gap = at
         if len(self.gaps) < GAPS_MAX:
             self.gaps[at] = (text, rule)
         kept = [one for one in self.findings[self._epoch :] if one.rule not in CONTINUITY]
         self.findings[self._epoch :] = kept
+
+    def trust(self) -> None:
+        """The source turns out to be complete, and to count events: a capture."""
+        self.complete, self.unit = True, "event"
 
     def go_on(self) -> None:
         """The controller was reset: what was missing before is of no matter to what follows."""

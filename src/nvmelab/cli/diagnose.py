@@ -180,6 +180,7 @@ def _read_capture(
     for option in given("--sq-entries"):
         raise Fail(f"{option} is of no use with a capture, which has every creation")
     capture = CaptureReader(chunks)
+    monitor.trust()
     monitor.cc = 0  # a capture begins at power-on
     take = Feeder(handlers).take
     for number, ns, name, values in capture:

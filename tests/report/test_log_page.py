@@ -9,10 +9,12 @@ import re
 import zlib
 from html.parser import HTMLParser
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from nvmelab.check.ball import owed
+from nvmelab.check.model import Command, Cq
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import judge
 from nvmelab.report import log_lines
@@ -106,19 +108,36 @@ def state_of(monitor: Monitor) -> dict[str, State]:
 
 
 def states_of(log: bytes, sq_entries: int | None = None) -> dict[int, dict[str, State]]:
-    """By line, the state after each event that a page shows."""
+    """By line, the state after each event that a page shows. Where a later line tells that another
+    command was finished than the one that the monitor took for it, the page knows that already: of
+    the lines between, that is left out."""
     monitor = Monitor(sq_entries)
     states: dict[int, dict[str, State]] = {}
+    unknown: list[tuple[int, int]] = []
+    now = 0
 
     def noting(name: str) -> Any:
         def noted(at: int, values: tuple[int, ...]) -> None:
+            nonlocal now
+            now = at
             monitor.handlers[name](at, values)
             if name in recorder_module.KINDS:
                 states[at] = state_of(monitor)
 
         return noted
 
-    read_log([log], {name: noting(name) for name in monitor.handlers})
+    def take_back(cq: Cq, command: Command) -> None:
+        unknown.append((command.finished, now))
+        original(cq, command)
+
+    original = Cq.take_back
+    with mock.patch.object(Cq, "take_back", take_back):
+        read_log([log], {name: noting(name) for name in monitor.handlers})
+    for begin, end in unknown:
+        for at in states.keys() & set(range(begin, end)):
+            for state in states[at].values():
+                for field in ("fetched", "finished", "rung_lines"):
+                    state.pop(field, None)
     return states
 
 

@@ -152,7 +152,7 @@ class _Head:
         """What should happen next, or should have, the rule, the known bug."""
         rows = [
             (
-                "Then due" if verdict.taken_back else "Next",
+                "Due then" if verdict.taken_back else "Next",
                 escape(f"{part.where}; ")
                 + tag("b", escape(part.who), class_=_party(part.ball))
                 + escape(f": {part.owed}. ")

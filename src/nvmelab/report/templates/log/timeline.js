@@ -197,7 +197,7 @@ function drawBar(g, lane, command, y, from, to) {
   const stuck = isStuck(command), ends = command.end < Infinity && to < time.px(time.view[1]);
   if (stuck || isGivenUp(command)) {
     g.strokeStyle = time.colors.bad;
-    g.lineWidth = stuck && high > 4 ? 2 : 1;
+    g.lineWidth = stuck && high > 7 ? 2 : 1;
     g.setLineDash(stuck ? [] : [4, 3]);
     g.strokeRect(from + 0.5, y + 0.5, to - from - 1, Math.max(high - 1, 1));
     g.setLineDash([]);

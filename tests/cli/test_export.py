@@ -17,7 +17,7 @@ from nvmelab.cli.export import _log_to_perfetto
 from nvmelab.pair import Pair, workload
 from nvmelab.trace.capture import CaptureFile, Served
 from tests.check.test_diagnosis import DATA, EXCERPT, HANG, SOUND
-from tests.check.test_monitor import ROUND, START
+from tests.check.test_monitor import IRQ, ROUND, START, fetch, finish, ring
 from tests.cli.conftest import Invoke, error_of
 
 Events = list[dict[str, Any]]
@@ -100,6 +100,89 @@ def test_the_stages_of_a_command_are_in_it(capture: Path, nvmelab: Invoke) -> No
 def test_what_never_ended_is_shown_to_the_end() -> None:
     stuck = [event for event in commands(of_log(EXCERPT)) if "released" in event["args"]]
     assert [event["args"]["cid"] for event in stuck] == [4]
+
+
+def tracks(events: Events) -> list[str]:
+    return [event["args"]["name"] for event in events if event["name"] == "thread_name"]
+
+
+SHADOWS = (
+    ring(4, 0)
+    + "pci_nvme_admin_cmd cid 3 sqid 0 opc 0x7c opname 'NVME_ADM_CMD_DBBUF_CONFIG'\n"
+    + "pci_nvme_dbbuf_config dbs_addr=0x5000 eis_addr=0x6000\n"
+    + "pci_nvme_enqueue_req_completion cid 3 cqid 0 dw0 0x0 dw1 0x0 status 0x0\n"
+    + IRQ
+    + "pci_nvme_mmio_doorbell_cq cqid 0 new_head 4\n"
+)
+
+
+def looks(tail: int) -> str:
+    return f"pci_nvme_update_sq_tail sqid 1 new_tail {tail}\n"
+
+
+def test_what_shadow_doorbells_do_not_show_is_not_drawn(tmp_path: Path, nvmelab: Invoke) -> None:
+    rounds = [
+        looks(number % 4) + fetch(number % 4) + finish(number % 4) + IRQ + "\n" * 7
+        for number in range(1, 7)
+    ]
+    look = "pci_nvme_update_cq_head cqid 1 new_head {}\n"
+    rounds[3:3], rounds[7:] = [look.format(3)], [look.format(2)]
+    events = of_log((START + SHADOWS + "".join(rounds)).encode())
+    check(events)
+    assert tracks(events) == ["doorbells", "interrupts", "SQ 0", "SQ 1"]
+    found = [event for event in commands(events) if event["name"].startswith("read")]
+    assert len(found) == 6
+    for event in found:
+        assert event["args"]["released"] == "does not show"
+        # From its tail over its fetch and its end to the interrupt.
+        assert 3.0 <= event["dur"] < 3.1
+    inner = [e for e in events if e["ph"] == "X" and e["name"].startswith("posted; ")]
+    assert len(inner) == 6 and all(event["dur"] < 0.01 for event in inner)
+    ends = [event for event in events if event["ph"] == "f" and event["tid"] == 2]
+    assert len(ends) >= 6
+    path = tmp_path / "x.log"
+    path.write_text(START + SHADOWS + "".join(rounds))
+    said = nvmelab("export", str(path), "--perfetto", str(tmp_path / "x.json")).stdout
+    assert "--doorbells trapped" in said
+    path.write_text(START + ROUND)
+    said = nvmelab("export", str(path), "--perfetto", str(tmp_path / "x.json")).stdout
+    assert "--doorbells" not in said
+
+
+@pytest.mark.parametrize("end", ["", "pci_nvme_mmio_stopped x\n" + START + ROUND])
+def test_what_was_rung_and_never_fetched_has_a_slice(end: str) -> None:
+    log = START + ROUND + ring(2) + fetch(1) + ring(0) + "a console\n" * 20
+    events = of_log((log + end).encode())
+    check(events)
+    (rung,) = (event for event in events if event["name"].startswith("rung, never"))
+    assert rung["name"] == "rung, never fetched (2 entries)" and rung["args"]["fetched"] == "never"
+    until = log.count("\n") + bool(end)
+    assert end_of(rung) == until
+    (read,) = (event for event in commands(events) if "never" in event["name"])
+    assert read["name"] == "read 0x1, never finished" and end_of(read) == until
+    assert {event["name"] for event in events if "dur" in event and event["ts"] == read["ts"] + 1}
+    if end:
+        counts = [event["args"] for event in events if event["ph"] == "C" and event["ts"] == until]
+        assert counts == [{"rung": 0, "at the device": 0}] * 2
+
+
+def test_a_deleted_queue_ends_what_it_had() -> None:
+    deletion = (
+        ring(4, 0)
+        + "pci_nvme_admin_cmd cid 3 sqid 0 opc 0x0 opname 'x'\n"
+        + "pci_nvme_del_sq deleting submission queue sqid=1\n"
+        + "pci_nvme_enqueue_req_completion cid 3 cqid 0 dw0 0x0 dw1 0x0 status 0x0\n"
+    )
+    log = START + ring(2) + fetch(1) + deletion
+    events = of_log((log + "a console\n" * 20).encode())
+    check(events)
+    of_sq = [event["tid"] >> 16 for event in events if event["name"] == "thread_name"]
+    assert set(of_sq) == {0, 1, 2}
+    ended = [e for e in events if e["ph"] == "X" and "never" in e["name"] and e["tid"] >> 16 == 2]
+    assert {end_of(event) for event in ended} == {log.count("\n")}
+    assert {event["name"] for event in ended} == {
+        *("read 0x1, never finished", "fetched, never finished", "rung, never fetched")
+    }
 
 
 def end_of(event: dict[str, Any]) -> float:

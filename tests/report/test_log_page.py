@@ -9,10 +9,13 @@ import re
 import zlib
 from html.parser import HTMLParser
 from typing import Any
+from unittest import mock
 
+import msgspec
 import pytest
 
 from nvmelab.check.ball import owed
+from nvmelab.check.model import Command, Cq
 from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import judge
 from nvmelab.report import log_lines
@@ -106,19 +109,36 @@ def state_of(monitor: Monitor) -> dict[str, State]:
 
 
 def states_of(log: bytes, sq_entries: int | None = None) -> dict[int, dict[str, State]]:
-    """By line, the state after each event that a page shows."""
+    """By line, the state after each event that a page shows. Where a later line tells that another
+    command was finished than the one that the monitor took for it, the page knows that already: of
+    the lines between, that is left out."""
     monitor = Monitor(sq_entries)
     states: dict[int, dict[str, State]] = {}
+    unknown: list[tuple[int, int]] = []
+    now = 0
 
     def noting(name: str) -> Any:
         def noted(at: int, values: tuple[int, ...]) -> None:
+            nonlocal now
+            now = at
             monitor.handlers[name](at, values)
             if name in recorder_module.KINDS:
                 states[at] = state_of(monitor)
 
         return noted
 
-    read_log([log], {name: noting(name) for name in monitor.handlers})
+    def take_back(cq: Cq, command: Command) -> None:
+        unknown.append((command.finished, now))
+        original(cq, command)
+
+    original = Cq.take_back
+    with mock.patch.object(Cq, "take_back", take_back):
+        read_log([log], {name: noting(name) for name in monitor.handlers})
+    for begin, end in unknown:
+        for at in states.keys() & set(range(begin, end)):
+            for state in states[at].values():
+                for field in ("fetched", "finished", "rung_lines"):
+                    state.pop(field, None)
     return states
 
 
@@ -268,12 +288,117 @@ def test_a_hang_is_told_in_words() -> None:
     assert command[7:12] == [1, 4, 0, 0, 0]
 
 
+BAD_HEAD = "pci_nvme_ub_db_wr_invalid_cqhead x, cqid=1, new_head=4\n"
+STOPPED = "pci_nvme_mmio_stopped cleared controller enable bit\n"
+GAP = ring(2) + fetch(7) + finish(8)
+
+
 def test_a_breach_that_decides_is_the_heading() -> None:
-    bad = "pci_nvme_ub_db_wr_invalid_cqhead x, cqid=1, new_head=4\n"
-    log = START + ring(1) + fetch(7) + finish(7) + IRQ + bad
+    log = START + ring(1) + fetch(7) + finish(7) + IRQ + BAD_HEAD
     page = Page(page_of(log.encode(), hung=True)).text
-    assert "driver The driver breaks the rules: " in page
+    wrong = "head 4 for CQ 1, which cannot be: the queue has 4 entries"
+    assert f"driver The driver breaks the rules: {wrong}" in page
+    first, then = page.index("What came first"), page.index("What stands still since")
+    assert first < page.index(f"driver : {wrong}".replace(" :", ":")) < then
     assert "driver or platform: reap and release it, or deliver the interrupt" in page
+
+
+def test_what_is_known_of_a_pointer_is_said_with_the_one_that_cannot_be() -> None:
+    entry = "pci_nvme_cqe cqid 1 slot 0 dw0 0x0 dw1 0x0 sqhd 1 sqid 1 cid 7 phase 1 status 0x0\n"
+    head = BAD_HEAD.replace("new_head=4", "new_head=2")
+    log = START + ring(1) + fetch(7) + finish(7) + entry + IRQ + head
+    page = Page(page_of(log.encode(), hung=True)).text
+    assert "head 2 for CQ 1, which cannot be: it was 0, with 1 entry posted" in page
+    tail = "pci_nvme_ub_db_wr_invalid_sqtail x, sqid=1, new_head=0\n"
+    page = Page(page_of((START + ring(2) + tail).encode(), hung=False)).text
+    assert "tail 0 for SQ 1, which cannot be: it was 2, with 1 entry free" in page
+
+
+def test_a_breach_of_the_other_side_comes_before_what_stands_still() -> None:
+    page = Page(page_of((START + BAD_HEAD + ring(1)).encode(), hung=True)).text
+    said = "undecided The driver breaks a rule, and then it stands still: whose fault that is"
+    assert said in page
+    assert page.index("What came first") < page.index("What stands still since")
+
+
+def test_a_breach_after_the_hang_began_is_not_its_cause() -> None:
+    page = Page(page_of((START + ring(1) + fetch(7) + BAD_HEAD).encode(), hung=True)).text
+    assert "undecided It stands still, and whose fault that is does not show" in page
+    assert page.index("Where it stands") < page.index("Rules that were broken")
+
+
+def test_of_many_breaches_the_first_one_is_shown() -> None:
+    later = "".join(f"pci_nvme_ub_db_wr_invalid_cq x, cqid={n}\n" for n in range(5, 10))
+    page = page_of((START + BAD_HEAD + later).encode(), hung=False)
+    shown, _, folded = page.partition('class="folded"')
+    assert "head 4 for CQ 1" in shown.partition("</h1>")[2]
+    assert "4 more findings" in Page(folded).text
+
+
+def test_what_the_host_took_back_is_told_on_top_and_in_the_proof() -> None:
+    log = "".join(
+        f"1@{100 + 9 * (number >= STARTED + 6)}.{number:06}:{line}\n"
+        for number, line in enumerate((START + ROUND + ring(3) + STOPPED + START).splitlines())
+    )
+    at = STARTED + 7
+    recorder = recorded(log.encode())
+    verdict = judge(recorder.monitor, rest=False, time_of=lambda line: 9.0 * (line >= at))
+    assert verdict.taken_back == at
+    page = log_page(recorder, verdict, Counts(), name="x", hung=False)
+    text = Page(page).text
+    assert f"line {at} resets the controller, after 9.0 s: what is stuck was so before" in text
+    assert text.index("resets the controller") < text.index("Where it stands")
+    assert f"line {at} the host gives up: what waits had waited until then" in text
+    data = data_in(page)
+    assert (data["taken"], data["open"], data["stuck"]) == (at, at - 1, [1])
+    assert [mark[:2] for mark in data["marks"]] == [[at - 1, "1"], [at, "2"]]
+    (entry,) = [command for command in data["commands"] if command[3] < 0]
+    assert entry[13] == at and entry[2] == 2
+
+
+def test_nothing_is_simply_clean_where_the_host_gave_something_up() -> None:
+    log = START + ROUND + ring(3) + STOPPED + START + ROUND
+    page = page_of(log.encode(), hung=False)
+    at = STARTED + 7
+    said = f"clean No rule is broken, but 2 commands were outstanding where line {at} resets"
+    assert said in Page(page).text
+    assert 'class="badge clean-but"' in page and 'class="badge clean"' not in page
+    assert '<ul class="hints"><li>2 commands were outstanding where <a href=' in page
+    data = data_in(page)
+    assert (data["open"], data["open_queue"]) == (at - 1, 1)
+    assert [mark[:2] for mark in data["marks"]] == [[at - 1, "."], [at, "x"]]
+
+
+def test_a_gap_is_marked_and_told_on_top() -> None:
+    page = page_of((START + GAP).encode(), hung=False)
+    text = Page(page).text
+    assert "undecided Nothing is decided: this log lacks lines" in text
+    assert f"line {STARTED + 3} cannot follow from those before it" in text
+    data = data_in(page)
+    assert data["open"] == STARTED + 3
+    assert [mark[:2] for mark in data["marks"]] == [[STARTED + 3, "?"]]
+    text = Page(page_of((START + GAP).encode(), hung=True)).text
+    assert "undecided It stands still, and whose fault that is does not show: this log" in text
+
+
+def test_every_hint_is_on_top() -> None:
+    recorder = recorded(EXCERPT)
+    verdict = msgspec.structs.replace(
+        judge(recorder.monitor, rest=False), notes=["one <b>", "event 12 is two", "three"]
+    )
+    page = log_page(recorder, verdict, Counts(), name="x", hung=False)
+    top = page.partition("</h1>")[2].partition('class="columns"')[0]
+    assert "<li>One &lt;b&gt;.</li>" in top and "<li>Three.</li>" in top
+    assert '<a href="#line=12">line 12</a> is two' in top
+    assert "3 commands are under way where it ends" in top
+
+
+def test_many_lines_of_one_kind_are_one_step_of_the_proof() -> None:
+    log = START + "".join(ring(n) for n in (1, 2, 3))
+    page = Page(page_of(log.encode(), hung=True)).text
+    assert "what it told of here still waits; so it is with 2 later ones" in page
+    data = data_in(page_of(log.encode(), hung=True))
+    assert [mark[1] for mark in data["marks"]] == ["1", ".", "."]
 
 
 def test_a_clean_log_has_a_page_too() -> None:
@@ -295,6 +420,7 @@ def test_a_broken_rule_is_told_with_its_lines() -> None:
 def test_a_log_that_ends_in_a_hang_that_nobody_declared() -> None:
     page = Page(page_of(EXCERPT, hung=False))
     assert "undecided This may be a hang, or it just ends here" in page.text
+    assert "How it may have come about" in page.text
     assert "say so with --hung" in page.text
 
 

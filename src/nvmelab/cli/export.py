@@ -113,7 +113,7 @@ def _capture_to_perfetto(capture: CaptureReader, file: TextIO, name: str) -> str
         take(writer.now, event, values)
     writer.close()
     cut = f"; {capture.cut}" if capture.cut else ""
-    return f"{writer.slices:,} commands of {capture.events:,} events{cut}"
+    return f"{writer.slices:,} commands of {capture.events:,} events{cut}{_unseen(writer)}"
 
 
 def _log_to_perfetto(chunks: Iterator[bytes], file: TextIO, name: str) -> str:
@@ -140,4 +140,14 @@ def _log_to_perfetto(chunks: Iterator[bytes], file: TextIO, name: str) -> str:
     if not counts.events:
         raise LogError(f"{named(name)}: no line is of QEMU's nvme device (pci_nvme_...)")
     clockless = "" if begin is not None else "; without times: each line counts as a microsecond"
-    return f"{writer.slices:,} commands of {counts.events:,} events{clockless}"
+    return f"{writer.slices:,} commands of {counts.events:,} events{clockless}{_unseen(writer)}"
+
+
+def _unseen(writer: PerfettoWriter) -> str:
+    return (
+        "; with shadow doorbells, or with ioeventfd, it does not show when completions are "
+        "released, so commands end when they are posted (nvmelab run --doorbells trapped, or "
+        "QEMU's dbcs=off and ioeventfd=off, show it)"
+        if writer.blind
+        else ""
+    )

@@ -19,11 +19,13 @@ from typing import Any
 import msgspec
 
 from nvmelab.check.ball import STAGES
+from nvmelab.check.monitor import Monitor
 from nvmelab.check.verdict import Verdict
+from nvmelab.check.waiting import STATES
 from nvmelab.report.diagnosis import evidence_of
 from nvmelab.report.log_lines import Line
-from nvmelab.report.log_verdict import verdict_html
-from nvmelab.report.log_words import blind_spots, heading, proof
+from nvmelab.report.log_verdict import page_heading, verdict_html
+from nvmelab.report.log_words import blind_spots, breach, commands, line_of, proof
 from nvmelab.report.markup import escape
 from nvmelab.report.recorder import KINDS, Ball, History, Recorder, Stay
 from nvmelab.spec.commands import AdminOpcode, NvmOpcode
@@ -36,12 +38,12 @@ _SCRIPTS = ("data", "words", "timeline", "state", "walk")
 
 def log_page(recorder: Recorder, verdict: Verdict, counts: Counts, *, name: str, hung: bool) -> str:
     """The page. `name` is what the user calls the log."""
-    lines = recorder.lines
+    lines, monitor = recorder.lines, recorder.monitor
     rows = [*lines.kept, *lines.rows]
     timed = any(row.us is not None for row in rows)
-    io = [sq for sq in recorder.monitor.sqs.values() if sq.id]
+    io = [sq for sq in monitor.sqs.values() if sq.id]
     doorbells = not io or any(sq.most for sq in io)
-    blind = blind_spots(recorder.monitor, counts, timed=timed, doorbells=doorbells)
+    blind = blind_spots(monitor, counts, timed=timed, doorbells=doorbells)
     if lines.left_out:
         blind.append(_left_out(counts.unit, lines.left_out, len(lines.kept), verdict, rows))
     data = _data(recorder, rows, verdict, timed=timed) | {
@@ -52,11 +54,12 @@ def log_page(recorder: Recorder, verdict: Verdict, counts: Counts, *, name: str,
     packed = zlib.compress(msgspec.json.encode(data), 6)
     script = "".join(_template(f"log/{name}.js") for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    title = page_heading(verdict, monitor, counts.unit, hung=hung)
     parts = {
-        "TITLE": escape(f"{heading(verdict, hung=hung)}: {name}"),
+        "TITLE": escape(f"{title}: {name}"),
         "DIGEST": digest,
         "STYLE": _template("log/page.css"),
-        "VERDICT": verdict_html(verdict, counts, rows, blind, name=name, hung=hung),
+        "VERDICT": verdict_html(verdict, monitor, counts, rows, blind, name=name, hung=hung),
         "DATA": base64.b64encode(packed).decode(),
         "SCRIPT": script,
     }
@@ -101,8 +104,11 @@ def _data(recorder: Recorder, rows: list[Line], verdict: Verdict, *, timed: bool
         "balls": list(balls),
         "stages": STAGES,
         "commands": _commands(recorder.stays()),
-        "marks": _marks(verdict),
+        "marks": _marks(verdict, recorder.monitor),
         "stuck": [part.sqid for part in verdict.stuck],
+        "taken": verdict.taken_back or 0,
+        "open": _opening(verdict, recorder.monitor),
+        "open_queue": _given_up(verdict, recorder.monitor),
         "opcodes": [_names(AdminOpcode), _names(NvmOpcode)],
     }
 
@@ -112,15 +118,45 @@ def _text(row: Line) -> str:
     return row.text.decode(errors="replace").strip().replace("\n", " ")
 
 
-def _marks(verdict: Verdict) -> list[tuple[int, str, str]]:
-    """The lines that the verdict rests on, each with its flag: the numbers of the proof, then what
-    was found."""
+def _marks(verdict: Verdict, monitor: Monitor) -> list[tuple[int, str, str]]:
+    """The lines that the verdict rests on, each with its flag: the numbers of the proof, what was
+    found, where lines are missing, and others of the same kind as those of the proof."""
     found = {line: (str(number), text) for number, (line, text) in enumerate(proof(verdict), 1)}
-    for finding in verdict.findings:
+    for finding in sorted(verdict.findings, key=lambda finding: finding.severity):
         for line in finding.evidence:
             flag = "!" if finding.severity == "error" else "n"
             found.setdefault(line, (flag, f"{finding.party}: {finding.text}"))
+    for line, (text, _rule) in monitor.gaps.items():
+        found.setdefault(line, ("?", f"lines are missing before this one: {text}"))
+    for taken in monitor.taken_back:
+        were = "was" if taken.count == 1 else "were"
+        said = f"{commands(taken.count)} {were} outstanding, and the host ends that here"
+        found.setdefault(taken.at, ("x", said))
+    given_up = monitor.taken_back[-1].stuck if _given_up(verdict, monitor) else []
+    for part in verdict.stuck or given_up:
+        for line in part.evidence:
+            found.setdefault(line, (".", f"SQ {part.sqid}: {STATES[part.state]}, since this line"))
     return [(line, *found[line]) for line in sorted(found)]
+
+
+def _opening(verdict: Verdict, monitor: Monitor) -> int:
+    """The line to open the page at; 0 is the end of a hang, or the last work of a queue."""
+    back = monitor.taken_back[-1].at if monitor.taken_back else 0
+    if verdict.stuck:
+        return verdict.taken_back - 1 if verdict.taken_back else 0
+    first = breach(verdict)
+    if first:
+        return line_of(first)
+    if verdict.pattern:
+        return max(proof(verdict)).line
+    return next(iter(monitor.gaps), 0) or max(back - 1, 0)
+
+
+def _given_up(verdict: Verdict, monitor: Monitor) -> int:
+    """The queue to open the page at, where it is opened at what the host gave up; else 0."""
+    back = monitor.taken_back
+    mine = back and not verdict.stuck and _opening(verdict, monitor) == back[-1].at - 1
+    return back[-1].stuck[0].sqid if mine else 0
 
 
 def _deltas(numbers: list[int]) -> list[int]:

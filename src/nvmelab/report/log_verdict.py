@@ -1,30 +1,56 @@
-"""The head of the page of a log: the verdict, the lines that prove it, and what could not be seen.
+"""The head of the page of a log: the verdict, what must be known to read it, the lines that prove
+it, and what could not be seen.
 
 Links go to `#line=N`, which the script of the page follows.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
+from nvmelab.check.monitor import Monitor
 from nvmelab.check.rule import Finding
 from nvmelab.check.rules import RULES
 from nvmelab.check.verdict import Verdict
 from nvmelab.report.diagnosis import log_text
 from nvmelab.report.log_lines import Line
-from nvmelab.report.log_words import GLOSSARY, commands, heading, known_bug, proof
+from nvmelab.report.log_words import (
+    GLOSSARY,
+    breach,
+    commands,
+    errors_of,
+    heading,
+    known_bug,
+    proof,
+)
 from nvmelab.report.markup import escape, tag
 from nvmelab.trace.qemu_reader import Counts
 
 _SHOWN = 2
-"""Findings that are shown at once; the others are folded away."""
-_STEPS, _STEPS_KNOWN = 3, 6
+"""Findings that are shown at once, the first ones; the others are folded away."""
+_STEPS, _STEPS_KNOWN = 4, 6
 """Lines of a proof that are shown, and of one that a known bug puts in order."""
 _FOLDED = 200
 
 
+def page_heading(verdict: Verdict, monitor: Monitor, unit: str, *, hung: bool) -> str:
+    """The verdict in one sentence. Nothing is simply well where the host gave something up, or
+    where lines are missing."""
+    back = monitor.taken_back[-1] if monitor.taken_back else None
+    if verdict.verdict == "clean" and back:
+        were = "was" if back.count == 1 else "were"
+        said = f"No rule is broken, but {commands(back.count)} {were} outstanding"
+        return f"{said} where {unit} {back.at} {back.how}"
+    if verdict.verdict == "undecided" and monitor.gaps and not breach(verdict):
+        still = "It stands still, and whose fault that is does not show"
+        return f"{still if verdict.stuck else 'Nothing is decided'}: this log lacks lines"
+    return heading(verdict, hung=hung)
+
+
 def verdict_html(
     verdict: Verdict,
+    monitor: Monitor,
     counts: Counts,
     rows: Sequence[Line],
     blind: Sequence[str],
@@ -35,14 +61,16 @@ def verdict_html(
     """All of it. `rows` are the lines that the page has."""
     texts = {row.number: row.text for row in rows}
     head = _Head(counts.unit, texts)
+    colour = "clean-but" if verdict.verdict == "clean" and monitor.taken_back else verdict.verdict
     title = tag(
         "h1",
-        tag("span", escape(verdict.verdict), class_=f"badge {verdict.verdict}"),
-        escape(f" {heading(verdict, hung=hung)} "),
+        tag("span", escape(verdict.verdict), class_=f"badge {colour}"),
+        escape(f" {page_heading(verdict, monitor, counts.unit, hung=hung)} "),
         tag("small", escape(name)),
     )
     columns = [column for column in (head.proof(verdict), head.owed(verdict, hung=hung)) if column]
-    return title + tag("div", *columns, class_="columns") + head.folded(verdict, counts, blind)
+    parts = [title, head.hints(verdict, hung=hung), tag("div", *columns, class_="columns")]
+    return "".join(parts) + head.folded(verdict, counts, blind)
 
 
 class _Head:
@@ -60,10 +88,31 @@ class _Head:
     def links(self, lines: Iterable[int]) -> str:
         return ", ".join(self.link(line) for line in sorted(set(lines)))
 
+    def _linked(self, text: str) -> str:
+        """A text, with links where it names a line."""
+        parts = re.split(r"\b(?:line|event) (\d+)\b", text, flags=re.IGNORECASE)
+        return "".join(
+            self.link(int(part)) if number % 2 else escape(part)
+            for number, part in enumerate(parts)
+        )
+
+    def hints(self, verdict: Verdict, *, hung: bool) -> str:
+        """What must be known before the rest is read."""
+        notes = list(verdict.notes)
+        if not hung and verdict.in_flight:
+            one = verdict.in_flight == 1
+            said = f"{commands(verdict.in_flight)} {'is' if one else 'are'} under way where it ends"
+            declare = "" if verdict.pattern else "; if it hangs here, say so with --hung"
+            notes.append(said + declare)
+        items = [tag("li", self._linked(f"{note[0].upper()}{note[1:]}.")) for note in notes]
+        return tag("ul", *items, class_="hints") if items else ""
+
     def proof(self, verdict: Verdict) -> str:
-        """The lines of a hang as a list, or the findings."""
-        steps = proof(verdict)
-        errors = [finding for finding in verdict.findings if finding.severity == "error"]
+        """The lines of a hang as a list, and what broke a rule: what came first before the rest."""
+        steps, errors, first = proof(verdict), errors_of(verdict), breach(verdict)
+        if first:
+            errors.remove(first)
+            errors.insert(0, first)
         items = [
             tag("li", self.link(line), " ", escape(text), self._quoted(line))
             for line, text in steps[: _STEPS_KNOWN if verdict.pattern else _STEPS]
@@ -71,10 +120,14 @@ class _Head:
         parts = []
         if items:
             title = "How it came about" if verdict.pattern else "Where it stands"
+            if first or not verdict.stuck:
+                title = "What stands still since" if first else "How it may have come about"
             parts.append(tag("h2", title) + tag("ol", *items, class_="proof"))
         if errors:
-            parts.append(tag("h2", "Rules that were broken"))
-            parts.append(tag("ul", *map(self._finding, errors[:_SHOWN]), class_="findings"))
+            items = [self._finding(finding, quoted=True) for finding in errors[:_SHOWN]]
+            title = "What came first" if first and parts else "Rules that were broken"
+            found = tag("h2", title) + tag("ul", *items, class_="findings")
+            parts.insert(0 if first else len(parts), found)
         return tag("div", *parts) if parts else ""
 
     def _quoted(self, line: int) -> str:
@@ -83,7 +136,7 @@ class _Head:
             return ""
         return tag("code", escape(_event_of(text)))
 
-    def _finding(self, finding: Finding) -> str:
+    def _finding(self, finding: Finding, *, quoted: bool = False) -> str:
         return tag(
             "li",
             tag("b", escape(finding.party), class_=finding.party),
@@ -91,14 +144,15 @@ class _Head:
             f"({self.links(finding.evidence)}). ",
             tag("span", escape(f"Rule {finding.rule}: "), escape(RULES[finding.rule].text)),
             escape(f" ({finding.ref})"),
+            self._quoted(finding.evidence[-1]) if quoted and finding.evidence else "",
             class_=finding.severity,
         )
 
     def owed(self, verdict: Verdict, *, hung: bool) -> str:
-        """What should happen next, the rule, the known bug."""
+        """What should happen next, or should have, the rule, the known bug."""
         rows = [
             (
-                "Next",
+                "Due then" if verdict.taken_back else "Next",
                 escape(f"{part.where}; ")
                 + tag("b", escape(part.who), class_=_party(part.ball))
                 + escape(f": {part.owed}. ")
@@ -106,23 +160,19 @@ class _Head:
             )
             for part in verdict.stuck
         ]
-        if not hung and verdict.in_flight:
-            one = verdict.in_flight == 1
-            text = f"{commands(verdict.in_flight)} {'is' if one else 'are'} under way where it ends"
-            rows.append(("Under way", escape(text + ". If it hangs here, say so with --hung.")))
         if verdict.rule:
             rows.append(("Rule", escape(verdict.rule)))
         if verdict.pattern:
             rows.append(("Known bug", escape(known_bug(verdict))))
-        rows += [("Hint", escape(f"{note[0].upper()}{note[1:]}.")) for note in verdict.notes]
         if not rows:
-            tried = f"{len(verdict.exercised)} of {len(RULES)} rules were tried, and none is broken"
+            tried = f"{len(verdict.exercised)} of {len(RULES)} rules were tried"
+            tried += ", and none is broken" * (not errors_of(verdict))
             rows.append(("Rules", escape(tried)))
         return tag("dl", *(tag("dt", escape(term)) + tag("dd", text) for term, text in rows))
 
     def folded(self, verdict: Verdict, counts: Counts, blind: Sequence[str]) -> str:
         """What not everybody needs."""
-        errors = [finding for finding in verdict.findings if finding.severity == "error"]
+        errors = errors_of(verdict)
         notes = [finding for finding in verdict.findings if finding.severity != "error"]
         found = ""
         for title, findings in (("more finding", errors[_SHOWN:]), ("note", notes)):

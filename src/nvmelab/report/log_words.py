@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nvmelab.check.monitor import Monitor
+from nvmelab.check.rule import Finding
 from nvmelab.check.verdict import Verdict
 from nvmelab.check.waiting import AFFECTED, STATES, Stuck
 from nvmelab.trace.qemu_reader import Counts
@@ -21,21 +22,48 @@ def commands(count: int) -> str:
     return "1 command" if count == 1 else f"{count:,} commands"
 
 
+def errors_of(verdict: Verdict) -> list[Finding]:
+    """What breaks a rule, that which came first before the others."""
+    errors = [finding for finding in verdict.findings if finding.severity == "error"]
+    return sorted(errors, key=line_of)
+
+
+def line_of(finding: Finding) -> int:
+    """Where a rule is broken: what came before it in the evidence was only the occasion."""
+    return max(finding.evidence, default=0)
+
+
+def breach(verdict: Verdict) -> Finding | None:
+    """The first breach, of the party that is named if one is: a cause comes before its effects.
+    None if a known bug explains what waits, or it waited before."""
+    word, part = verdict.verdict, verdict.deciding
+    errors = [one for one in errors_of(verdict) if word in (one.party, "undecided")]
+    if not errors or (part and verdict.pattern):
+        return None
+    if part and len(part.ball) == 1 and max(part.evidence, default=0) < line_of(errors[0]):
+        return None
+    return errors[0]
+
+
 def heading(verdict: Verdict, *, hung: bool) -> str:
     """The verdict in one sentence."""
     word = verdict.verdict
-    errors = [finding for finding in verdict.findings if finding.severity == "error"]
     if word == "clean":
         return "Nothing stands still here" if hung else "No rule is broken that this can show"
-    part = verdict.deciding
+    first, part = breach(verdict), verdict.deciding
+    if first and first.party == word:
+        return f"The {word} breaks the rules: {first.text}"
     if part and part.ball == [word]:
         return f"The {word} has the ball: {_told(part)}"
-    if part and word == "undecided":
+    if part and first:
+        said = f"The {first.party} breaks a rule, and then it stands still"
+        return f"{said}: whose fault that is does not show"
+    if part:
         return "It stands still, and whose fault that is does not show"
-    if errors and word != "undecided":
-        return f"The {word} breaks the rules: {errors[0].text}"
-    if errors:
-        return "Both sides break the rules"
+    if first:
+        both = len({finding.party for finding in errors_of(verdict)}) > 1
+        who = f"Both sides break the rules, first the {first.party}"
+        return f"{who if both else f'The {first.party} breaks the rules'}: {first.text}"
     if verdict.pattern:
         return "This may be a hang, or it just ends here"
     return "What is here does not decide it"
@@ -75,8 +103,17 @@ def proof(verdict: Verdict) -> list[Proof]:
         "given up": "Linux sets up a command, and gives it up",
     }
     for part in verdict.stuck:
-        for line in part.evidence:
-            found.setdefault(line, says[part.state])
+        lines = [line for line in dict.fromkeys(part.evidence) if line not in found]
+        if pattern and (part.sqid, part.state) == (pattern.sqid, "rung"):
+            continue  # the first of them and the last are told of
+        if len(lines) > 2:
+            later = f"{'at least ' * (part.count > len(part.evidence))}{len(lines) - 1}"
+            found[lines[0]] = f"{says[part.state]}; so it is with {later} later ones"
+            continue
+        for line in lines:
+            found[line] = says[part.state]
+    if verdict.taken_back:
+        found[verdict.taken_back] = "the host gives up: what waits had waited until then"
     return [Proof(line, found[line]) for line in sorted(found)]
 
 

@@ -131,7 +131,7 @@ class Recorder:
         self._owing: set[int] = set()
         self._released: Counter[int] = Counter()
         self._general: tuple[Any, ...] = ()
-        self._evidence: tuple[int, frozenset[int]] = (0, frozenset())
+        self._evidence: tuple[tuple[int, ...], frozenset[int]] = ((), frozenset())
         monitor.on_released = self._on_released
         self.handlers = dict(monitor.handlers)
         for kind, name in enumerate(KINDS):
@@ -319,11 +319,7 @@ class Recorder:
 
     def _wanted(self, line: Line) -> bool:
         """A line before the window is evidence of a finding, or of what is still under way."""
-        findings = self.monitor.findings
-        if self._evidence[0] != len(findings):
-            lines = frozenset(number for finding in findings for number in finding.evidence)
-            self._evidence = len(findings), lines
-        if line.number in self._evidence[1]:
+        if line.number in self._told_of():
             return True
         sq = self.monitor.sqs.get(line.queues[0]) if line.queues else None
         if sq is None:
@@ -345,6 +341,22 @@ class Recorder:
                 sq.rung[-1],
             )
         )
+
+    def _told_of(self) -> frozenset[int]:
+        """Evidence of what was found, of gaps, and of what the host has ended."""
+        monitor = self.monitor
+        back = monitor.taken_back
+        counts = (len(monitor.findings), len(monitor.gaps), back[-1].at if back else 0)
+        if self._evidence[0] != counts:
+            lines = {number for finding in monitor.findings for number in finding.evidence}
+            lines.update(monitor.gaps)
+            for taken in back:
+                lines.add(taken.at)
+                lines.update(number for part in taken.stuck for number in part.evidence)
+                if taken.pattern:
+                    lines.update(msgspec.structs.astuple(taken.pattern)[2:])
+            self._evidence = counts, frozenset(lines)
+        return self._evidence[1]
 
 
 def _unfetched(sq: Sq, gone: int) -> list[Stay]:

@@ -296,11 +296,22 @@ class Queues:
             self._monitor.find("doorbell.queue", text, at)
 
     def _bad_tail(self, at: int, values: Values) -> None:
+        sq = self._monitor.sqs.get(values[0])
         text = f"tail {values[1]} for SQ {values[0]}, which cannot be"
+        if sq and sq.entries and values[1] >= sq.entries:
+            text += f": the queue has {sq.entries} entries"
+        elif sq and sq.from_start and sq.entries and sq.head is not None and sq.tail is not None:
+            free = sq.entries - 1 - (sq.tail - sq.head) % sq.entries
+            text += f": it was {sq.tail}, with {_entries(free)} free"
         self._monitor.find("doorbell.value", text, at)
 
     def _bad_head(self, at: int, values: Values) -> None:
+        cq = self._monitor.cqs.get(values[0])
         text = f"head {values[1]} for CQ {values[0]}, which cannot be"
+        if cq and cq.entries and values[1] >= cq.entries:
+            text += f": the queue has {cq.entries} entries"
+        elif cq and cq.from_start and self._monitor.exact:
+            text += f": it was {cq.head}, with {_entries(len(cq.posted))} posted"
         self._monitor.find("doorbell.value", text, at)
 
     def _tail(self, at: int, values: Values) -> None:
@@ -470,3 +481,7 @@ class Queues:
         if self._granted is None and not self._created:
             text = "an I/O queue is created, and nobody has asked how many there may be"
             self._monitor.find("queues.number-first", text, command.fetched, at)
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count or 'no'} entries"

@@ -28,6 +28,33 @@ function rank(values, value) {
   return low;
 }
 
+// Where each line is on the axis of time. A log is quiet for seconds between bursts of microseconds:
+// what is long beside most of the times between lines is shortened (by its logarithm), and each line
+// takes a little, so that those of one microsecond can be told apart.
+function layTimes() {
+  const us = rows.us, waits = [];
+  for (let row = 1; row < us.length; row++) if (us[row] > us[row - 1]) waits.push(us[row] - us[row - 1]);
+  waits.sort((a, b) => a - b);
+  const least = (waits[waits.length >> 1] || 4) / 4, long = 4 * (waits[Math.floor(waits.length * 0.9)] || 1);
+  rows.place = [0];
+  rows.least = least;
+  rows.quiet = []; // the rows before what is much shorter than it was
+  for (let row = 1; row < us.length; row++) {
+    const wait = us[row] - us[row - 1];
+    rows.place.push(rows.place[row - 1] + Math.max(least, wait <= long ? wait : long * (1 + Math.log10(wait / long) / 2)));
+    if (wait > 6 * long) rows.quiet.push(row - 1);
+  }
+}
+
+// A value of one sorted list where another one has `value`: straight lines between the rows.
+function between(from, to, value) {
+  const row = Math.max(0, rank(from, value) - 1);
+  if (row + 1 >= from.length || value <= from[row]) return to[row];
+  return to[row] + ((value - from[row]) / (from[row + 1] - from[row])) * (to[row + 1] - to[row]);
+}
+const timeAt = (place) => between(rows.place, rows.us, place);
+const placeOf = (us) => between(rows.us, rows.place, us);
+
 // A command, or entries that were never fetched. Stages that never came are 0.
 const COMMAND = ["sqid", "place", "entries", "cid", "opcode", "status", "slot",
   "rung", "fetched", "finished", "posted", "released", "parked", "gone"];
@@ -40,6 +67,7 @@ function load(unpacked) {
     queue: data.queue, values: data.values, text: data.text.split("\n"),
     count: data.numbers.length,
   };
+  if (rows.us) layTimes();
   for (const fields of Object.values(data.queues)) {
     for (const field of Object.values(fields)) field[0] = summed(field[0]);
   }

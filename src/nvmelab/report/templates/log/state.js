@@ -1,7 +1,7 @@
 // The state of one queue pair after a line: the rings, what the device has, who must act, and what
 // either side can know.
 
-const SLOTS = 64;
+const SLOTS = 48;
 
 function make(tag, cls, ...children) {
   const element = document.createElement(tag);
@@ -11,7 +11,7 @@ function make(tag, cls, ...children) {
 }
 
 // A command in a slot: small slots have room for its number only.
-const inSlot = (command, size) => (size > 12 || command.cid < 0 ? "" : "CID ") + nameOf(command);
+const inSlot = (command, size) => (size > 6 || command.cid < 0 ? "" : "CID ") + nameOf(command);
 const known = (value) => (value === null || value === undefined ? "not known" : value);
 
 // The slots to draw: all of them, or those around the pointers.
@@ -25,7 +25,9 @@ function slotsOf(size, pointers) {
 function drawRing(id, size, pointers, slotAt) {
   const box = $(id), marks = pointers.filter(([, at]) => at !== null && at !== undefined);
   box.replaceChildren();
-  box.classList.toggle("many", size > 12);
+  box.classList.toggle("some", size > 6 && size <= 8);
+  box.classList.toggle("many", size > 8);
+  box.classList.toggle("crowd", size > 18);
   box.classList.toggle("huge", size > 999);
   let before = -1;
   for (const slot of slotsOf(size, marks.map(([, at]) => at))) {
@@ -94,15 +96,22 @@ function drawCq(s) {
 
 function drawDevice(s) {
   const { fetched, finished, parked } = s.commands, shown = [...fetched.map((c) => [c, "fetched"]), ...finished.map((c) => [c, "finished"]), ...parked.map((c) => [c, "parked"])];
-  const chips = shown.slice(0, 12).map(([command, stage]) => {
-    const chip = make("span", "chip " + stage, `CID ${nameOf(command)}, ${opcodeOf(command.sqid, command.opcode)}, ${stage}`);
+  const few = shown.length <= 4;
+  const chips = shown.slice(0, 10).map(([command, stage]) => {
+    const what = `${nameOf(command)}, ${opcodeOf(command.sqid, command.opcode)}`;
+    const chip = make("span", "chip " + stage, few ? `CID ${what}, ${stage}` : what);
     chip.title = storyOf(command);
     return chip;
   });
-  if (shown.length > 12) chips.push(make("span", "soft", `and ${shown.length - 12} more`));
-  $("flight").replaceChildren(...(chips.length ? chips : [make("span", "soft", "nothing")]));
-  let say = `${fetched.length} fetched, not finished; ${finished.length} finished, not posted`;
-  if (s.entries && s.from_start) say += `; ${Math.max(0, s.entries - s.taken)} of ${s.entries} requests free, if it has one for each entry`;
+  if (shown.length > 10) chips.push(make("span", "soft", `and ${shown.length - 10} more`));
+  $("flight").replaceChildren(...chips);
+  $("flight").hidden = !chips.length;
+  let say = shown.length ? `${fetched.length} not finished, ${finished.length} not posted` : "nothing";
+  $("flight-say").title = "";
+  if (s.entries && s.from_start) {
+    say += `; ${Math.max(0, s.entries - s.taken)} of ${s.entries} requests free`;
+    $("flight-say").title = "if it has one for each entry, as QEMU's has";
+  }
   $("flight-say").textContent = say;
 }
 
@@ -115,9 +124,10 @@ function drawBall(s, end) {
   });
   const texts = valueAt(data.controller, s.line) || [];
   parts.push(...texts.map((text) => make("p", "", "The controller: " + text)));
-  const still = end && data.hung && data.stuck.length > 0;
+  const still = end && data.stuck.length > 0 && (data.taken > 0 || data.hung);
+  const then = `It stood still here, until the host gave up in ${lineOf(data.taken)}. Who had to act`;
   $("ball").className = "ball" + (still ? " end" : "");
-  $("ball").replaceChildren(make("h2", "", still ? "It stood still here. Who must act" : "Who must act now"),
+  $("ball").replaceChildren(make("h2", "", !still ? "Who must act now" : data.taken ? then : "It stood still here. Who must act"),
     ...(parts.length ? parts : [make("p", "soft", "Nobody: no command is outstanding on this queue.")]));
 }
 
@@ -141,10 +151,20 @@ function drawKnowledge(s) {
   ]);
 }
 
+// What is special about a line: why it is marked.
+function drawWhy(line) {
+  const [label, text] = marks.get(line) || ["", ""];
+  $("why").hidden = !text;
+  $("why").className = label === "?" ? "undecided" : label === "n" ? "soft" : "bad";
+  $("why").textContent = text && `${/\d/.test(label) ? label + ": " : ""}${text[0].toUpperCase()}${text.slice(1)}.`;
+}
+
 function drawState() {
   const row = walk.at, line = rows.number[row], s = hasState(row) ? stateAt(walk.queue, line) : null, [who, text] = say(row);
   const when = rows.us ? `, ${timeOf(rows.us[row])}` : "";
   $("now").replaceChildren(make("span", "soft", `${lineOf(line)}${when}: `), make("b", who, who), who ? " " : "", text);
+  drawWhy(line);
+  $("line").textContent = rows.text[row];
   $("missing").hidden = Boolean(s);
   for (const part of document.querySelectorAll(".part")) part.hidden = !s;
   if (!s) {
@@ -155,6 +175,6 @@ function drawState() {
   drawSq(s);
   drawCq(s);
   drawDevice(s);
-  drawBall(s, row >= walk.lastEvent);
+  drawBall(s, data.taken ? row >= walk.end && line < data.taken : row >= walk.end);
   drawKnowledge(s);
 }

@@ -1,32 +1,50 @@
 // The timeline: a lane for each queue, a bar for each command. Only what is visible is drawn, and
 // never more bars than there are pixels.
 
-const LEFT = 92, RIGHT = 14, TOP = 26, LANE = 84, BAR = 13;
+const LEFT = 92, RIGHT = 14, TOP = 26, LANE = 96, BAR = 13, HIGH = 152;
 const time = { view: [0, 1], begin: 0, end: 1, lanes: [], height: 0, colors: {} };
-const COLORS = ["ink", "soft", "line", "panel", "bad", "mark", ...STAGES, ...STAGES.map((s) => s + "-ink")];
+const COLORS = ["ink", "soft", "line", "panel", "bad", "mark", "undecided", ...STAGES, ...STAGES.map((s) => s + "-ink")];
 
-const xOfRow = (row) => (rows.us ? rows.us[row] : rows.number[row]);
-const xOfLine = (line) => (rows.us ? rows.us[rowOf(line)] : line);
+const xOfRow = (row) => (rows.us ? rows.place[row] : rows.number[row]);
+const xOfLine = (line) => (rows.us ? rows.place[rowOf(line)] : line);
+// The last row, and the last line, at a place of the axis.
+const rowAt = (value) => Math.max(0, rank(rows.us ? rows.place : rows.number, value) - 1);
+const lineAt = (value) => (rows.us ? rows.number[rowAt(value)] : value);
 
 function layOut() {
   const first = Math.max(0, rank(rows.number, data.first - 1));
   time.begin = xOfRow(Math.min(first, rows.count - 1));
   time.end = Math.max(xOfRow(rows.count - 1), time.begin + 1);
+  time.least = rows.us ? 8 * rows.least : 8;
+  for (const [sqid, lane] of lanes) time.lanes.push({ sqid, lane, shown: [], high: BAR, every: 1, y: 0, height: 0 });
+  const tallest = [...lanes.values()].reduce((sum, lane) => sum + heightOf(lane.places.length), 0);
+  $("time").style.height = Math.min(TOP + tallest + 2, HIGH) + "px";
+  recolor();
+}
+
+const barOf = (places) => Math.max(1, Math.min(BAR, Math.floor(LANE / Math.max(1, places))));
+const heightOf = (places) => Math.max(16, Math.min(LANE, places * barOf(places))) + 7;
+
+// The lanes have room for the bars that the view has: few of them are tall, and have words.
+function layLanes() {
+  const from = lineAt(time.view[0]), to = lineAt(time.view[1]);
   let y = 0;
-  for (const [sqid, lane] of lanes) {
-    const places = Math.max(1, lane.places.length);
-    const high = Math.max(1, Math.min(BAR, Math.floor(LANE / places)));
+  for (const lane of time.lanes) {
+    const { places, begins } = lane.lane;
+    lane.shown = [];
+    places.forEach((commands, place) => {
+      const last = commands[rank(begins[place], to) - 1];
+      if (last && last.end >= from) lane.shown.push(place);
+    });
+    lane.high = barOf(lane.shown.length);
     // Of more commands at once than there are rows of pixels, only some are drawn.
-    const every = Math.ceil(places / LANE);
-    const height = Math.max(16, Math.ceil(places / every) * high) + 7;
-    time.lanes.push({ sqid, y, height, high, every, lane });
-    y += height;
+    lane.every = Math.ceil(lane.shown.length / LANE) || 1;
+    lane.y = y;
+    lane.height = heightOf(lane.shown.length);
+    y += lane.height;
   }
   time.height = y;
   $("room").style.height = TOP + y + "px";
-  const rest = Math.min(TOP + y + 2, 152);
-  $("time").style.height = rest + "px";
-  recolor();
 }
 
 // A canvas knows no variables of CSS.
@@ -64,23 +82,60 @@ function drawTime() {
     drawLane(g, lane, top, width);
   }
   g.restore();
-  drawMarks(g, height);
+  drawMarks(g, width, height);
+}
+
+// A round number that is not above `most`: 1, 2 or 5 and zeros.
+function rounded(most) {
+  const ten = 10 ** Math.floor(Math.log10(most));
+  return Math.max(1, [5, 2, 1].find((part) => part * ten <= most) * ten);
 }
 
 function drawTicks(g, width, height) {
-  const span = time.view[1] - time.view[0];
-  let step = 10 ** Math.ceil(Math.log10((span / (width - LEFT)) * 90));
-  for (const part of [5, 2]) if ((step / part / span) * (width - LEFT) >= 90 && (rows.us || step / part >= 1)) { step /= part; break; }
-  step = Math.max(step, 1);
+  const span = time.view[1] - time.view[0], right = width - RIGHT;
+  const step = rounded(Math.max(1, (span / (width - LEFT)) * (rows.us ? 45 : 110)));
   g.font = "11px system-ui, sans-serif";
-  const first = Math.ceil(time.view[0] / step);
-  for (let i = 0; i < 40 && (first + i) * step <= time.view[1]; i++) {
-    const value = (first + i) * step;
+  if (rows.us) drawQuiet(g, width, height);
+  let edge = -100;
+  for (let x = LEFT; x < right - 40; x += 15) {
+    // The first round value from there on.
+    const value = Math.ceil((rows.us ? timeAt(time.value(x)) : time.value(x)) / step) * step;
+    const at = time.px(rows.us ? placeOf(value) : value);
+    if (at < edge + 92 || at < LEFT || at > right || (rows.us && isQuiet(rowAt(placeOf(value))))) continue;
+    edge = at;
     g.fillStyle = time.colors.line;
-    g.fillRect(time.px(value), 14, 1, height);
+    g.fillRect(at, 14, 1, height);
     g.fillStyle = time.colors.soft;
-    const words = rows.us ? timeOf(Math.round(value)).replace(/\.0+ /, " ") : lineOf(value);
-    if (time.px(value) < width - 70) g.fillText(words, time.px(value) + 3, 8);
+    if (at < width - 74) g.fillText(rows.us ? timeOf(value, step) : lineOf(value), at + 3, 8);
+  }
+}
+
+const isQuiet = (row) => rows.quiet[rank(rows.quiet, row) - 1] === row;
+
+// Stretches of time that are drawn much shorter than they were.
+function drawQuiet(g, width, height) {
+  const first = rank(rows.quiet, rowAt(time.view[0])) - 1;
+  for (let i = Math.max(0, first); i < rows.quiet.length && rows.place[rows.quiet[i]] < time.view[1]; i++) {
+    const row = rows.quiet[i], from = Math.max(LEFT, time.px(rows.place[row])), to = Math.min(width - RIGHT, time.px(rows.place[row + 1]));
+    if (to - from < 8) continue;
+    g.save();
+    g.beginPath();
+    g.rect(from, 14, to - from, height);
+    g.clip();
+    g.strokeStyle = time.colors.line;
+    g.lineWidth = 1;
+    g.beginPath();
+    for (let x = from - height; x < to; x += 7) {
+      g.moveTo(x, height);
+      g.lineTo(x + height, 0);
+    }
+    g.stroke();
+    g.restore();
+    if (to - from < 64) continue;
+    g.fillStyle = time.colors.soft;
+    g.textAlign = "center";
+    g.fillText(timeOf(rows.us[row + 1] - rows.us[row]) + " quiet", (from + to) / 2, height - 8);
+    g.textAlign = "left";
   }
 }
 
@@ -96,9 +151,9 @@ function drawLane(g, lane, top, width) {
   g.font = (chosen ? "600 " : "") + "12px system-ui, sans-serif";
   const cq = valueAt(data.queues[lane.sqid].cq, Infinity);
   g.fillText(`SQ ${lane.sqid}, CQ ${cq}`, 9, y + 8);
-  for (let place = 0; place < lane.lane.places.length; place += lane.every) {
-    const commands = lane.lane.places[place];
-    if (commands) drawPlace(g, lane, commands, lane.lane.begins[place], y + (place / lane.every) * lane.high, width);
+  for (let i = 0; i < lane.shown.length; i += lane.every) {
+    const place = lane.shown[i];
+    drawPlace(g, lane, lane.lane.places[place], lane.lane.begins[place], y + (i / lane.every) * lane.high, width);
   }
 }
 
@@ -119,10 +174,13 @@ function drawPlace(g, lane, commands, begins, y, width) {
   }
 }
 
-// The last line at a place of the axis.
-const lineAt = (value) => (rows.us ? rows.number[Math.max(0, rank(rows.us, value) - 1)] : value);
-
-const isStuck = (command) => data.hung && command.end === Infinity && !command.parked && data.stuck.includes(command.sqid);
+// What the verdict is about: it waits at the end, or did when the host gave up.
+function isStuck(command) {
+  if (command.parked || command.released || !data.stuck.includes(command.sqid)) return false;
+  return data.taken ? Boolean(stageAt(command, data.taken - 1)) : data.hung && command.end === Infinity;
+}
+// What never had a completion, though nobody may be to blame: a reset or a deletion ended it.
+const isGivenUp = (command) => command.gone > 0 && !command.posted && !command.parked;
 
 function drawBar(g, lane, command, y, from, to) {
   const high = lane.high > 3 ? lane.high - 2 : lane.high, last = to;
@@ -136,66 +194,104 @@ function drawBar(g, lane, command, y, from, to) {
     g.fillStyle = time.colors[stage];
     g.fillRect(a, y, Math.max(b - a, 0.75), high);
   });
-  if (isStuck(command)) {
+  const stuck = isStuck(command), ends = command.end < Infinity && to < time.px(time.view[1]);
+  if (stuck || isGivenUp(command)) {
     g.strokeStyle = time.colors.bad;
-    g.lineWidth = high > 4 ? 2 : 1;
+    g.lineWidth = stuck && high > 7 ? 2 : 1;
+    g.setLineDash(stuck ? [] : [4, 3]);
     g.strokeRect(from + 0.5, y + 0.5, to - from - 1, Math.max(high - 1, 1));
-    if (high > 7) {
-      g.fillStyle = time.colors.bad;
-      g.beginPath();
-      g.moveTo(to, y - 1);
-      g.lineTo(to + 8, y + high / 2);
-      g.lineTo(to, y + high + 1);
-      g.fill();
-    }
+    g.setLineDash([]);
+    if (high > 4) drawEnd(g, to, y, high, ends);
   }
   if (high < 9 || to - from < 30) return;
-  let words = to - from < 80 ? nameOf(command) : `CID ${nameOf(command)}, ${opcodeOf(command.sqid, command.opcode)}`;
+  g.font = "10.5px system-ui, sans-serif";
+  let words = `CID ${nameOf(command)}, ${opcodeOf(command.sqid, command.opcode)}`;
   if (command.cid < 0) words = counted(command.entries, "entry", "entries");
-  if (isStuck(command)) words += ", " + missingOf(command);
+  // A number that is cut is another number.
+  else if (g.measureText(words).width > to - from - 6) words = nameOf(command);
+  if (g.measureText(words).width > to - from - 6) return;
+  if (stuck || isGivenUp(command)) words += ", " + missingOf(command) + (command.gone ? `: given up in ${lineOf(command.gone)}` : "");
   g.save();
   g.beginPath();
   g.rect(from, y, to - from, high);
   g.clip();
-  g.font = "10.5px system-ui, sans-serif";
   const stage = stageAt(command, lineAt(time.value(from + 4))) || "fetched";
   g.fillStyle = time.colors[(stage === "parked" ? "fetched" : stage) + "-ink"];
   g.fillText(words, from + 4, y + high / 2 + 0.5);
   g.restore();
 }
 
-// Numbered flags for the lines of the proof, and where the steps are.
-function drawMarks(g, height) {
-  const now = xOfRow(walk.at);
-  if (now >= time.view[0] && now <= time.view[1]) {
-    g.fillStyle = time.colors.mark;
-    g.fillRect(time.px(now) - 1, 12, 2, height);
+// How a bar ends that never did: it goes on, or is cut off by a reset.
+function drawEnd(g, x, y, high, cut) {
+  g.fillStyle = g.strokeStyle = time.colors.bad;
+  g.beginPath();
+  if (!cut) {
+    g.moveTo(x, y - 1);
+    g.lineTo(x + 8, y + high / 2);
+    g.lineTo(x, y + high + 1);
+    g.fill();
+    return;
   }
+  const middle = y + high / 2, size = Math.min(4, high / 2 - 1);
+  g.lineWidth = 2;
+  for (const way of [-1, 1]) {
+    g.moveTo(x + 3, middle - way * size);
+    g.lineTo(x + 3 + 2 * size, middle + way * size);
+  }
+  g.stroke();
+}
+
+// Numbered flags for the lines of the proof, and where the steps are. Flags that would lie on one
+// another are one, with the first and the last number.
+function drawMarks(g, width, height) {
+  const now = time.px(xOfRow(walk.at));
+  g.fillStyle = time.colors.mark;
+  if (now >= LEFT && now <= width - RIGHT + 1) g.fillRect(now - 1, 12, 2, height);
+  else drawAway(g, now < LEFT ? LEFT - 4 : width - 2, now < LEFT ? -1 : 1);
   g.font = "600 10px system-ui, sans-serif";
   g.textAlign = "center";
-  let edge = -100;
-  data.marks.forEach(([line, label]) => {
-    const value = xOfLine(line);
-    if (label === "n" || line < data.first || value < time.view[0] || value > time.view[1]) return;
-    const x = time.px(value);
-    g.fillStyle = time.colors.bad;
+  const flags = [];
+  for (const [line, label] of data.marks) {
+    const value = xOfLine(line), x = time.px(value);
+    if (label === "n" || line < data.first || value < time.view[0] || value > time.view[1]) continue;
+    g.fillStyle = time.colors[label === "?" ? "undecided" : "bad"];
+    g.globalAlpha = label === "." ? 0.35 : 1;
     g.fillRect(x - 0.5, 20, 1, height);
-    if (x < edge + 15) return;
-    edge = x;
+    g.globalAlpha = 1;
+    if (label === ".") continue;
+    const last = flags[flags.length - 1];
+    if (last && x < last.to + 14) Object.assign(last, { to: x, labels: [...last.labels, label] });
+    else flags.push({ from: x, to: x, labels: [label] });
+  }
+  for (const { from, to, labels } of flags) {
+    const x = (from + to) / 2, wide = labels.length > 1 ? 13 + Math.max(9, to - from) : 0;
+    const words = labels.length > 2 ? `${labels[0]}\u2013${labels[labels.length - 1]}` : labels.join(" ");
+    g.fillStyle = time.colors[labels.every((label) => label === "?") ? "undecided" : "bad"];
     g.beginPath();
-    g.arc(x, 19, 6.5, 0, 7);
+    if (wide) g.roundRect(x - wide / 2 - 3, 12.5, wide + 6, 13, 6.5);
+    else g.arc(x, 19, 6.5, 0, 7);
     g.fill();
     g.fillStyle = time.colors.panel;
-    g.fillText(label, x, 19.5);
-  });
+    g.fillText(words, x, 19.5);
+  }
   g.textAlign = "left";
+}
+
+// The steps are outside of the view, on that side.
+function drawAway(g, x, way) {
+  g.beginPath();
+  g.moveTo(x, 20);
+  g.lineTo(x - 9 * way, 14.5);
+  g.lineTo(x - 9 * way, 25.5);
+  g.fill();
 }
 
 function setView(from, span) {
   const whole = time.end - time.begin;
-  span = Math.min(whole, Math.max(span, rows.us ? 20 : 8));
+  span = Math.min(whole, Math.max(span, time.least));
   from = Math.min(Math.max(time.begin, from), time.end - span);
   time.view = [from, from + span];
+  layLanes();
   redraw();
 }
 
@@ -203,16 +299,21 @@ const pan = (share) => setView(time.view[0] + share * (time.view[1] - time.view[
 
 function zoom(factor, around = xOfRow(walk.at)) {
   const [from, to] = time.view, fixed = Math.min(1, Math.max(0, (around - from) / (to - from)));
-  const span = Math.min(time.end - time.begin, Math.max((to - from) * factor, rows.us ? 20 : 8));
+  const span = Math.min(time.end - time.begin, Math.max((to - from) * factor, time.least));
   setView(around - span * fixed, span);
 }
 
+// The steps stay in view, and so does the lane of the queue.
 function follow() {
   const now = xOfRow(walk.at), [from, to] = time.view;
   if (now < from || now > to) setView(now - (to - from) / 2, to - from);
+  followLane();
+}
+
+function followLane() {
   const lane = time.lanes.find((l) => l.sqid === walk.queue), box = $("time");
   if (lane && (lane.y < box.scrollTop || lane.y + lane.height > box.scrollTop + box.clientHeight - TOP)) {
-    box.scrollTop = Math.max(0, lane.y - 8);
+    box.scrollTop = Math.max(0, Math.min(lane.y - 8, lane.y + lane.height - box.clientHeight + TOP));
   }
 }
 
@@ -222,7 +323,7 @@ function under(event) {
   const lane = time.lanes.find((l) => y >= l.y && y < l.y + l.height);
   const value = time.value(event.clientX - box.left);
   if (!lane) return { value };
-  const place = Math.floor((y - lane.y) / lane.high) * lane.every, line = lineAt(value);
+  const place = lane.shown[Math.floor((y - lane.y) / lane.high) * lane.every], line = lineAt(value);
   const commands = lane.lane.places[place];
   const command = commands && commands[rank(lane.lane.begins[place], line) - 1];
   return { value, lane, command: command && line < command.end ? command : null };
@@ -256,7 +357,7 @@ function listenToTime() {
     if (!was || was.moved) return;
     const { value, lane } = under(event);
     if (lane) choose(lane.sqid);
-    go(rows.us ? Math.max(0, rank(rows.us, value) - 1) : rowOf(Math.round(value)), { keep: Boolean(lane) });
+    go(rows.us ? rowAt(value) : rowOf(Math.round(value)), { keep: Boolean(lane) });
   });
   $("time").addEventListener("scroll", redraw);
 }

@@ -1,7 +1,7 @@
 // Going through the log: where we are, keys, buttons, and the list of lines.
 
 const ROW = 19;
-const walk = { at: 0, queue: 0, lastEvent: 0, dirty: false };
+const walk = { at: 0, queue: 0, end: 0, lastEvent: 0, dirty: false };
 
 // Of the list only what is visible is in the page.
 function drawLog() {
@@ -12,10 +12,12 @@ function drawLog() {
   list.replaceChildren();
   for (let row = from; row < to; row++) {
     const line = rows.number[row], item = make("div", "", make("b", "", line.toLocaleString("en")));
-    const text = rows.text[row], at = rows.us && rows.kind[row] > -2 ? text.search(/(pci_)?nvme_/) : 0;
-    item.append(make("span", "", text.slice(Math.max(at, 0))));
+    const text = rows.text[row], [label] = marks.get(line) || [""];
+    item.append(make("span", "", eventOf(text, rows.kind[row])));
     item.classList.toggle("now", row === walk.at);
-    item.classList.toggle("proof", marks.has(line));
+    item.classList.toggle("proof", label !== "" && label !== "?" && label !== "n");
+    item.classList.toggle("missing", label === "?");
+    if (label && label !== ".") item.prepend(make("i", "", label));
     item.classList.toggle("unused", rows.kind[row] === -1);
     item.classList.toggle("foreign", rows.kind[row] === -2);
     item.classList.toggle("other", rows.kind[row] >= 0 && rows.queue[row].length > 0 && !rows.queue[row].includes(walk.queue));
@@ -25,6 +27,12 @@ function drawLog() {
     item.onclick = () => go(row);
     list.append(item);
   }
+}
+
+// A line without what all of them have: the whole one is shown below.
+function eventOf(text, kind) {
+  if (kind === -2) return text;
+  return text.slice(Math.max(0, text.search(/(pci_)?nvme_/))).replace(/^pci_nvme_/, "");
 }
 
 function reveal() {
@@ -55,8 +63,8 @@ function go(row, { keep = false } = {}) {
   $("slide").value = walk.at;
   $("slide").setAttribute("aria-valuetext", `${lineOf(rows.number[walk.at])}: ${say(walk.at).join(" ")}`);
   history.replaceState(null, "", "#line=" + rows.number[walk.at]);
-  reveal();
   drawState();
+  reveal();
   follow();
   redraw();
 }
@@ -68,7 +76,7 @@ function step(direction, fits = isEvent) {
 }
 
 const ofQueue = (row) => isEvent(row) && rows.queue[row].includes(walk.queue);
-const isMarked = (row) => marks.has(rows.number[row]);
+const isMarked = (row) => (marks.get(rows.number[row]) || ["."])[0] !== ".";
 const firstEvent = () => { walk.at = -1; step(1); };
 const lastEvent = () => { walk.at = rows.count; step(-1); };
 
@@ -164,28 +172,64 @@ function listen() {
 
 let marks = new Map();
 
-// Where to begin: at the end of a hang, at what was found, or else where a queue is at work.
+// Where to begin: at the end of a hang, at what was found, or else where a queue was at work last.
 function begin() {
-  const busiest = [...lanes].sort((a, b) => (b[0] > 0) - (a[0] > 0) || busy(b[1]) - busy(a[1]));
-  walk.queue = data.stuck.length ? data.stuck[0] : busiest.length ? busiest[0][0] : 0;
-  // Notes decide nothing.
-  const lines = [...marks].filter(([line, label]) => line >= data.first && label !== "n").map(([line]) => line);
-  const from = lines.length ? Math.min(...lines) : null;
-  if (data.stuck.length || !lines.length) {
-    walk.at = data.stuck.length ? walk.lastEvent : Math.max(0, rows.queue.findIndex((queues, row) => hasState(row) && queues.includes(walk.queue)));
-  } else walk.at = rowOf(Math.max(...lines));
-  const whole = time.end - time.begin;
-  if (rows.count < 400) {
-    const first = Math.min(...data.commands.map((values) => xOfLine(values[7] || values[8])), time.end);
-    setView(first - (time.end - first) * 0.03, (time.end - first) * 1.03);
-  } else if (from !== null) {
-    const a = xOfLine(from), b = data.stuck.length ? time.end : xOfLine(Math.max(...lines)), margin = Math.max((b - a) * 0.15, whole / rows.count * 30);
-    setView(a - margin, b - a + 2 * margin);
-  } else setView(xOfRow(walk.at) - whole * 10 / rows.count, (whole * 200) / rows.count);
-  if (!fromAddress()) go(walk.at, { keep: data.stuck.length > 0 });
+  const numbered = flaggedBy((label) => /\d/.test(label));
+  // What broke a rule before, if it was not long before.
+  const near = flaggedBy((label) => label === "!").filter((line) => !numbered.length || rowOf(numbered[0]) - rowOf(line) < 300);
+  const flagged = data.stuck.length ? [...numbered, ...near.slice(0, 1)] : flaggedBy((label) => (data.open_queue ? ".x".includes(label) : label !== "n" && label !== "."));
+  walk.end = data.taken ? eventBefore(rowOf(data.taken) - (rows.number[rowOf(data.taken)] === data.taken)) : walk.lastEvent;
+  if (data.stuck.length) {
+    walk.queue = data.stuck[0];
+    walk.at = walk.end;
+    showEvidence(flagged, data.taken ? xOfLine(data.taken) : time.end);
+  } else if (data.open) {
+    walk.at = rowOf(data.open);
+    showEvidence(flagged, 0);
+    if (data.open_queue) walk.queue = data.open_queue;
+  } else showLastWork();
+  if (fromAddress()) return;
+  const view = time.view;
+  go(walk.at, { keep: data.stuck.length > 0 || data.open_queue > 0 });
+  // The steps may be outside of it, where that is far from the evidence.
+  if (data.stuck.length) setView(view[0], view[1] - view[0]);
+  followLane();
 }
-const busy = (lane) => lane.begins.reduce((sum, begins) => sum + begins.length, 0);
 
+const flaggedBy = (fits) => [...marks].filter(([line, [label]]) => line >= data.first && fits(label)).map(([line]) => line);
+
+function eventBefore(row) {
+  while (row > 0 && !isEvent(row)) row--;
+  return row;
+}
+
+// From the first of those lines on to `end`, if what comes after the last one is not so much that
+// they would lie on one another; else a part of that.
+function showEvidence(lines, end) {
+  const at = xOfRow(walk.at), near = (row) => xOfRow(Math.max(0, Math.min(rows.count - 1, row)));
+  let from = lines.length ? Math.min(...lines.map(xOfLine)) : at, to = lines.length ? Math.max(...lines.map(xOfLine)) : at;
+  if (!data.stuck.length && (at < from || at > to || rowAt(to) - rowAt(from) > 1000)) from = to = at;
+  const last = rowAt(to), reach = Math.max(to - from, near(last + 60) - to);
+  to = Math.max(to, Math.min(end, to + 2 * reach));
+  from -= Math.max((to - from) * 0.08, from - near(rowAt(from) - 12));
+  if (!data.stuck.length) to = near(Math.max(last, walk.at) + 8);
+  const margin = (to - from) * 0.02;
+  setView(from, to - from + margin);
+}
+
+// The last commands of the I/O queues, so few that their bars can be seen.
+function showLastWork() {
+  const work = new Set(["mmio_doorbell_sq", "mmio_doorbell_cq", "update_sq_tail", "update_cq_head", "command", "finished", "cqe"]);
+  const ofIo = (row) => work.has(kindOf(row)) && hasState(row) && rows.queue[row][0] > 0;
+  let row = rows.count - 1;
+  while (row >= 0 && !ofIo(row)) row--;
+  walk.at = row < 0 ? walk.lastEvent : row;
+  walk.queue = row < 0 ? Math.max(0, ...lanes.keys()) : rows.queue[row][0];
+  const line = rows.number[walk.at], all = [...lanes].filter(([sqid]) => sqid > 0 || row < 0).flatMap(([, lane]) => lane.begins.flat()).filter((begin) => begin <= line).sort((a, b) => a - b);
+  const from = all.length ? xOfLine(all[Math.max(0, all.length - 16)]) : xOfRow(Math.max(0, walk.at - 60));
+  const margin = (xOfRow(walk.at) - from) * 0.04;
+  setView(from - margin, xOfRow(walk.at) - from + 2 * margin);
+}
 async function main() {
   recolor();
   if (!("DecompressionStream" in window)) {
@@ -193,7 +237,7 @@ async function main() {
     return;
   }
   load(await unpack());
-  marks = new Map(data.marks.map(([line, label]) => [line, label]));
+  marks = new Map(data.marks.map(([line, label, text]) => [line, [label, text]]));
   if (!rows.count || !lanes.size) {
     $("broken").textContent = "No queue is seen in this log, so there is nothing to step through.";
     $("broken").hidden = false;
@@ -203,11 +247,13 @@ async function main() {
   $("app").hidden = false;
   for (let row = 0; row < rows.count; row++) if (isEvent(row)) walk.lastEvent = row;
   for (const sqid of lanes.keys()) $("queue").append(new Option(`SQ ${sqid}`, sqid));
+  $("log").style.setProperty("--digits", 3 + rows.number[rows.count - 1].toLocaleString("en").length + "ch");
   $("rows-room").style.height = rows.count * ROW + "px";
   $("jump-unit").textContent = data.unit;
   $("mark").disabled = !marks.size;
-  $("axis").textContent = rows.us ? "across: time" : `across: ${data.unit}s`;
-  for (const [line, label, text] of data.marks.filter(([line]) => line >= data.first)) {
+  $("axis").textContent = !rows.us ? `across: ${data.unit}s` : "across: time" + (rows.quiet.length ? "; hatched: quiet, drawn shorter" : "");
+  $("gaps").hidden = !data.marks.some(([, label]) => label === "?");
+  for (const [line, label, text] of data.marks.filter(([line, label]) => line >= data.first && label !== ".")) {
     const button = make("button", "link", `${label} ${lineOf(line)}`);
     button.onclick = () => { $("jump").close(); go(rowOf(line)); };
     $("jump-marks").append(make("li", "", button, " " + text));

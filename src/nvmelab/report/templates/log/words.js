@@ -7,9 +7,11 @@ const counted = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : m
 const opcodeOf = (sqid, code) => data.opcodes[sqid ? 1 : 0][code] || "opcode " + hex(code);
 const lineOf = (number) => `${data.unit} ${number.toLocaleString("en")}`;
 
-function timeOf(us) {
-  if (us < 1000) return us + " us";
-  return us < 1e6 ? (us / 1e3).toFixed(2) + " ms" : (us / 1e6).toFixed(3) + " s";
+// A time, as fine as `step` of it needs.
+function timeOf(us, step) {
+  const [unit, name] = us < 1000 ? [1, "us"] : us < 1e6 ? [1e3, "ms"] : [1e6, "s"];
+  const fine = step ? Math.max(0, Math.round(Math.log10(unit)) - Math.floor(Math.log10(step))) : [0, 2, 3][Math.round(Math.log10(unit) / 3)];
+  return `${(us / unit).toFixed(fine)} ${name}`;
 }
 
 // Who does it, and what.
@@ -70,7 +72,7 @@ function storyOf(command) {
   const what = command.cid < 0 ? counted(command.entries, "entry", "entries") + " of SQ " + command.sqid
     : `SQ ${command.sqid}, ${cidOf(command.cid)}, ${opcodeOf(command.sqid, command.opcode)}`;
   const stages = [...STAGES, "released"].filter((stage) => command[stage]).map((stage) => `${stage} ${command[stage]}`);
-  if (command.gone) stages.push(`forgotten ${command.gone}`);
+  if (command.gone) stages.push((isStuck(command) || isGivenUp(command) ? missingOf(command) + ", given up " : "forgotten ") + command.gone);
   if (command.end === Infinity) stages.push(missingOf(command));
   return `${what}: ${data.unit}s: ${stages.join(", ")}` + (command.status ? `; status ${hex(command.status)}` : "");
 }

@@ -92,3 +92,15 @@ def test_who_had_the_ball_is_named() -> None:
     full = START + "".join(ring(n) + fetch(n) + finish(n) + IRQ for n in (1, 2, 3))
     verdict = verdict_on(full + STOPPED, 30.0, rest=True)
     assert verdict.verdict == "undecided"
+
+
+def test_the_pattern_of_a_known_bug_is_kept() -> None:
+    """Three commands at a queue of four entries, a fourth that finds no request, one that ends."""
+    dry = START + ring(3) + "".join(fetch(cid) for cid in (1, 2, 3)) + ring(0) + fetch(4) + ring(1)
+    text = dry + finish(1) + IRQ + "pci_nvme_mmio_doorbell_cq cqid 1 new_head 1\n" + STOPPED
+    monitor = Monitor()
+    read_log([text.encode()], monitor.handlers)
+    assert monitor.taken_back[0].pattern
+    verdict = judge(monitor, rest=False)
+    assert verdict.verdict == "undecided" and verdict.pattern
+    assert judge(monitor, rest=False, time_of=lambda line: line / 1e6).verdict == "clean"

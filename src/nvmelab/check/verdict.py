@@ -91,12 +91,13 @@ def judge(monitor: Monitor, *, rest: bool, time_of: TimeOf = lambda _number: Non
         breakers = {finding.party for finding in errors}
         word = breakers.pop() if len(breakers) == 1 else "undecided"
     else:
-        word = "undecided" if scene.pattern or monitor.gaps else "clean"
+        known_bug = scene.pattern or _pattern_then(monitor, scene, time_of)
+        word = "undecided" if known_bug or monitor.gaps else "clean"
     return Verdict(
         verdict=word,
         stuck=stuck if rest else [],
         findings=monitor.findings,
-        pattern=scene.pattern,
+        pattern=scene.pattern or _pattern_then(monitor, scene, time_of),
         in_flight=in_flight,
         rule=_broken_by_rest(monitor, stuck, word) if rest else "",
         notes=_notes(monitor, scene, stuck, word, time_of),
@@ -132,6 +133,11 @@ def _unknown_then(monitor: Monitor, scene: _Scene, time_of: TimeOf) -> bool:
     """Something was taken back, and whether it had waited for long does not show."""
     back = monitor.taken_back
     return not scene.taken and bool(back) and _age(back[-1], time_of) is None
+
+
+def _pattern_then(monitor: Monitor, scene: _Scene, time_of: TimeOf) -> Pattern | None:
+    """The signature of a known bug in what was taken back, if it may have waited for long."""
+    return monitor.taken_back[-1].pattern if _unknown_then(monitor, scene, time_of) else None
 
 
 def _gap(monitor: Monitor, now: list[Stuck]) -> int:

@@ -47,7 +47,9 @@ def verdict_lines(
     if not verdict.stuck and verdict.in_flight:
         flight = "1 command is" if verdict.in_flight == 1 else f"{verdict.in_flight} commands are"
         lines.append(paragraph("flight", f"{flight} under way at the end"))
-    tried = tried_text(verdict.exercised, unit)
+    tried = tried_text(verdict.exercised, unit) + (
+        " (--json says which)" if verdict.exercised else ""
+    )
     return [*lines, *(paragraph("hint", note) for note in verdict.notes), paragraph("rules", tried)]
 
 

@@ -25,6 +25,7 @@ from nvmelab.report.log_words import (
     proof,
 )
 from nvmelab.report.markup import escape, tag
+from nvmelab.report.tried import tried_text
 from nvmelab.trace.qemu_reader import Counts
 
 _SHOWN = 2
@@ -165,7 +166,7 @@ class _Head:
         if verdict.pattern:
             rows.append(("Known bug", escape(known_bug(verdict))))
         if not rows:
-            tried = f"{len(verdict.exercised)} of {len(RULES)} rules were tried"
+            tried = tried_text(verdict.exercised, self._unit)
             tried += ", and none is broken" * (not errors_of(verdict))
             rows.append(("Rules", escape(tried)))
         return tag("dl", *(tag("dt", escape(term)) + tag("dd", text) for term, text in rows))
@@ -192,7 +193,7 @@ class _Head:
             "div",
             found,
             _details("What this log cannot show", unseen),
-            _details(f"Rules: {len(verdict.exercised)} of {len(RULES)} tried", tried),
+            _details(f"Rules: {tried_text(verdict.exercised, self._unit)}", tried),
             _details("Words", tag("dl", words)),
             tag("span", escape(log_text(counts)), class_="soft"),
             class_="folded",

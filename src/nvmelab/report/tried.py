@@ -21,4 +21,4 @@ def tried_text(exercised: list[str], unit: str) -> str:
         return "none was tried"
     source = OURS if unit == "event" or not set(exercised) <= set(shown_by(QEMU)) else QEMU
     shown = len(shown_by(source))
-    return f"{len(exercised)} of the {shown} that {source} can show were tried (--json says which)"
+    return f"{len(exercised)} of the {shown} that {source} can show were tried"

@@ -82,6 +82,17 @@ def test_what_waits_now_comes_first() -> None:
     assert verdict.taken_back is None and [part.state for part in verdict.stuck] == ["fetched"]
 
 
+def test_a_driver_that_releases_late_has_left_nothing_undone() -> None:
+    text = START + ring(1) + fetch(7) + finish(7) + IRQ + STOPPED
+    monitor = Monitor()
+    read_log([text.encode()], monitor.handlers)
+    assert judge(monitor, rest=False, time_of=lambda line: 60.0 * line).verdict == "clean"
+    waits = text.replace(IRQ, "")  # nobody has told it
+    monitor = Monitor()
+    read_log([waits.encode()], monitor.handlers)
+    assert judge(monitor, rest=False, time_of=lambda line: 60.0 * line).verdict == "device"
+
+
 def test_a_parked_request_is_not_taken_back() -> None:
     text = START + ring(4, 0) + "pci_nvme_admin_cmd cid 9 sqid 0 opc 0xc opname 'x'\n"
     verdict = verdict_on(text + "pci_nvme_aer cid 9\n" + STOPPED, 60.0, rest=True)
@@ -90,8 +101,12 @@ def test_a_parked_request_is_not_taken_back() -> None:
 
 def test_who_had_the_ball_is_named() -> None:
     full = START + "".join(ring(n) + fetch(n) + finish(n) + IRQ for n in (1, 2, 3))
-    verdict = verdict_on(full + STOPPED, 30.0, rest=True)
+    verdict = verdict_on(full + ring(0) + STOPPED, 30.0, rest=True)  # one waits for room
     assert verdict.verdict == "undecided"
+    assert {(part.state, *part.ball) for part in verdict.stuck} == {
+        ("posted", "driver", "platform"),
+        ("rung", "driver", "platform"),
+    }
 
 
 def test_the_pattern_of_a_known_bug_is_kept() -> None:

@@ -118,7 +118,7 @@ def _scene(monitor: Monitor, rest: bool, time_of: TimeOf) -> _Scene:
             age = _age(taken, time_of)
             last = taken is monitor.taken_back[-1] and not monitor.enabled
             ends = rest and last and (age is None or taken.by_function)
-            if ends or (age is not None and age >= CHECK_REST_S):
+            if ends or (age is not None and age >= CHECK_REST_S and not taken.only_late):
                 kept = (taken.stuck, taken.pattern, taken.failed, taken.gap)
                 return _Scene(True, *kept, taken, age)
     return _Scene(rest, now, lost_wakeup(sqs), monitor.failed, _gap(monitor, now))

@@ -96,6 +96,12 @@ class TakenBack(msgspec.Struct, frozen=True):
         return min(line for part in self.stuck for line in part.evidence)
 
     @property
+    def only_late(self) -> bool:
+        """All were completed and the driver may have been told: one that releases late has done
+        nothing wrong."""
+        return all(part.state == "posted" and len(part.ball) > 1 for part in self.stuck)
+
+    @property
     def count(self) -> int:
         """Of the commands."""
         return sum(part.count for part in self.stuck)

@@ -99,7 +99,8 @@ def in_a_log(**changes: object) -> Standing:
             "2 completions are posted, not released: d",
         ),
         ({"posted": 1, "finished": 1, "fetched": 1}, "driver", "not released: reap and release it"),
-        ({"posted": 3, "taken": 1, "dead": "shutdown"}, "driver", "reset the controller"),
+        ({"rung": 3, "dead": "shutdown"}, "driver", "reset the controller"),
+        ({"posted": 3, "taken": 1, "dead": "shutdown"}, "driver", "reap and release them"),
     ],
 )
 def test_where_everything_shows_one_party_has_it(

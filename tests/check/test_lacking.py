@@ -38,7 +38,13 @@ def test_without_one_kind_of_event_nobody_is_accused(kind: str) -> None:
     assert not accused(verdict), verdict
 
 
-@pytest.mark.parametrize("kept", ["doorbell", "_cmd", "enqueue_req", "irq", "io_cmd|doorbell"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        *("doorbell", "_cmd", "enqueue_req", "irq", "io_cmd|doorbell", "io_cmd|enqueue"),
+        *("doorbell|io_cmd|enqueue", "doorbell|_cmd|enqueue", "[sc]qid 1", "sqid"),
+    ],
+)
 def test_with_a_few_kinds_of_events_nobody_is_accused(kept: str) -> None:
     lines = HEALTHY.splitlines(keepends=True)
     verdict = verdict_on("".join(line for line in lines if re.search(kept, line)))
@@ -63,6 +69,23 @@ def test_wherever_lines_are_cut_out_nobody_is_accused(length: int) -> None:
         if accused(verdict) and not is_a_hang(verdict, "".join(lines[begin + length :])):
             wrong.append((begin + 1, verdict.verdict, [f.rule for f in verdict.findings]))
     assert wrong == []
+
+
+@pytest.mark.parametrize("count", range(1, HEALTHY.count("\n"), 7))
+def test_the_end_of_a_log_alone_accuses_nobody(count: int) -> None:
+    verdict = verdict_on("".join(HEALTHY.splitlines(keepends=True)[-count:]))
+    assert not accused(verdict), verdict
+
+
+@pytest.mark.parametrize("length", [1, 5, 20, 60])
+def test_lines_that_stand_twice_accuse_nobody(length: int) -> None:
+    lines = HEALTHY.splitlines(keepends=True)
+    for begin in range(0, len(lines) - length, 3):
+        piece = lines[begin : begin + length]
+        if any("start_success" in line for line in piece):
+            continue  # that looks like two devices, and is refused
+        verdict = verdict_on("".join(lines[:begin] + piece + lines[begin:]))
+        assert not accused(verdict), (begin, verdict)
 
 
 def test_what_the_gap_is_is_said() -> None:

@@ -411,10 +411,10 @@ def test_a_clean_log_has_a_page_too() -> None:
 
 
 def test_a_broken_rule_is_told_with_its_lines() -> None:
-    log = START + ring(1) + fetch(7) + ring(2) + fetch(7)
+    log = START + "pci_nvme_ub_db_wr_invalid_sqtail x, sqid=1, new_head=4\n"
     page = Page(page_of(log.encode(), hung=False))
     assert "The driver breaks the rules" in page.text
-    assert "Rule sq.cid-in-use: " in page.text and f"#line={STARTED + 4}" in page.links
+    assert "Rule doorbell.value: " in page.text and f"#line={STARTED + 1}" in page.links
 
 
 def test_a_log_that_ends_in_a_hang_that_nobody_declared() -> None:

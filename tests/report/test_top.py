@@ -220,7 +220,7 @@ def test_a_guest_that_was_stopped_is_not_ready_for_anything() -> None:
     assert "check  judge: driver, 1 finding in 40 events: driver: " in text_of(now)
     other = msgspec.structs.replace(now, check=Check("clean", 40, 0, ""))
     assert text_of(other).startswith(
-        "STOP   --check=stop has stopped the guest at a finding on another device of it\n"
+        "STOP   --check=stop has stopped the guest because of another device of it\n"
     )
 
 

@@ -213,6 +213,8 @@ def _rung(s: Standing) -> tuple[Parties, str]:
 def _ended(row: Owed, dead: Dead) -> Owed:
     if dead == "tail" and row.stage not in _NOT_TAKEN:
         return row
+    if dead == "shutdown" and row.stage == "posted":
+        return row  # nobody need release an entry of a controller that is shut down
     parties, text = _DEAD[dead]
     return row._replace(parties=parties, text=text)
 

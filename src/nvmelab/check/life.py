@@ -66,7 +66,8 @@ class Life:
 
     def _stopped(self, at: int, _values: Values) -> None:
         monitor = self._monitor
-        monitor.take_back(at, "resets the controller", monitor.sqs.values())
+        if not monitor.shutdown:  # that took all back
+            monitor.take_back(at, "resets the controller", monitor.sqs.values())
         monitor.clear()
         monitor.enabled, monitor.down = 0, at
 

@@ -62,7 +62,8 @@ class Sq:
     """A submission queue, as far as it is known."""
 
     __slots__ = (
-        *("base", "cq", "dead", "dry", "entries", "finished", "flight", "freed", "from_start"),
+        *("base", "cq", "dead", "dry", "entries", "fetched", "finished", "flight", "freed"),
+        "from_start",
         *("head", "id", "most", "parked", "posted", "rung", "silent", "tail", "taken", "told"),
         "twice",
     )
@@ -94,6 +95,8 @@ class Sq:
         self.posted = 0
         self.silent = False
         """Entries of it were fetched that no line had told of: its doorbells do not show."""
+        self.fetched = 0
+        """The line of the last fetch."""
         self.twice: set[int] = set()
         """CIDs that two commands have had at once: which one ends is not known."""
         self.taken = 0

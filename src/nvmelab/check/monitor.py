@@ -204,7 +204,7 @@ class Monitor(Accusations):
         steps = steps_between(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
         if sq.from_start and sq.entries and len(sq.rung) + steps >= sq.entries:
             text = f"tail {tail} of SQ {sqid} is rung, over entries that were not fetched"
-            self.find("sq.tail", text, sq.rung[0], at)
+            self.contradicts("sq.tail", text, sq.rung[0], at)
         if len(sq.rung) + steps > SLOTS_MAX:
             sq.rung.clear()
         sq.rung.extend([at] * steps)
@@ -222,8 +222,8 @@ class Monitor(Accusations):
         cqid, head = values
         cq = self.cq(cqid)
         released = steps_between(cq.head, head, cq.entries)
-        if cq.entries is None and cq.head is not None and head < cq.head:
-            released = max(len(cq.posted), 1)  # round a ring of unknown size: perhaps all
+        if cq.head is None or (cq.entries is None and head < cq.head):
+            released = max(len(cq.posted), 1)  # from who knows where: perhaps all
         cq.head = head
         if head > cq.most:
             cq.most = head
@@ -277,7 +277,7 @@ class Monitor(Accusations):
             ends_show = self.complete or "finished" in self.seen
             if ends_show and not (self._early or self._aborted or cid in sq.twice):
                 text = f"CID {cid:#x} of SQ {sqid} is fetched again before it is finished"
-                self.find("sq.cid-in-use", text, before.fetched, at)
+                self.contradicts("sq.cid-in-use", text, before.fetched, at)
             sq.twice.add(cid)
         if self._early:
             sq.twice.add(cid)
@@ -286,6 +286,7 @@ class Monitor(Accusations):
         words = entry[1] if entry and entry[0] == sqid else None
         command = self.last = sq.flight[cid] = Command(sq, cid, opcode, rung, at, words)
         sq.taken += 1
+        sq.fetched = at
         sq.dry = sq.freed = None
         sq.dead = 0
         if self.head_next is not None:
@@ -302,8 +303,14 @@ class Monitor(Accusations):
             empty_at = at
         if empty_at and sq.rung:
             sq.dry = (sq.rung[0], empty_at)
-        if sqid == 0 and command.asks:
+        if sqid == 0:
+            self._fetched_admin(command)
+
+    def _fetched_admin(self, command: Command) -> None:
+        if command.asks:
             self.seen.add(command.asks[0])
+        if command.opcode == AdminOpcode.ASYNC_EVENT_REQUEST and not self.complete:
+            command.park()  # the line that says so may be missing
 
     @staticmethod
     def _shows_doorbells(sq: Sq) -> bool:

@@ -119,9 +119,11 @@ def _scene(monitor: Monitor, rest: bool, time_of: TimeOf) -> _Scene:
             last = taken is monitor.taken_back[-1] and not monitor.enabled
             ends = rest and last and (age is None or taken.by_function)
             if ends or (age is not None and age >= CHECK_REST_S and not taken.only_late):
-                kept = (taken.stuck, taken.pattern, taken.failed, taken.gap)
+                pattern = None if taken.gap else taken.pattern
+                kept = (taken.stuck, pattern, taken.failed, taken.gap)
                 return _Scene(True, *kept, taken, age)
-    return _Scene(rest, now, lost_wakeup(sqs), monitor.failed, _gap(monitor, now))
+    gap = _gap(monitor, now)
+    return _Scene(rest, now, None if gap else lost_wakeup(sqs), monitor.failed, gap)
 
 
 def _age(taken: TakenBack, time_of: TimeOf) -> float | None:
@@ -137,16 +139,28 @@ def _unknown_then(monitor: Monitor, scene: _Scene, time_of: TimeOf) -> bool:
 
 def _pattern_then(monitor: Monitor, scene: _Scene, time_of: TimeOf) -> Pattern | None:
     """The signature of a known bug in what was taken back, if it may have waited for long."""
-    return monitor.taken_back[-1].pattern if _unknown_then(monitor, scene, time_of) else None
+    last = monitor.taken_back[-1] if _unknown_then(monitor, scene, time_of) else None
+    return last.pattern if last and not last.gap else None
+
+
+_TOLD_BY = {
+    "rung": {"command"},
+    "fetched": {"finished"},
+    "finished": {"msix", "interrupt", "cqe"},
+}
+"""What tells that commands have left a state."""
 
 
 def _gap(monitor: Monitor, now: list[Stuck]) -> int:
     """The first line that shows that others are missing. A log without a single fetch, or without
     a single end of a command, was filtered: what is never told of cannot be owed."""
-    needs = {"rung": "command", "fetched": "finished"}
+    if monitor.complete:
+        return 0
     for part in now:
-        kind = needs.get(part.state)
-        if kind and not monitor.complete and kind not in monitor.seen:
+        kinds = _TOLD_BY.get(part.state, monitor.seen)
+        sq = monitor.sqs[part.sqid]
+        silent = part.state == "rung" and not sq.from_start and not sq.fetched
+        if silent or not monitor.seen.intersection(kinds):
             return part.evidence[-1]
     return monitor.gap
 

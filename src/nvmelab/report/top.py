@@ -122,12 +122,11 @@ def _named(name: str, text: str, width: int) -> list[str]:
 def _alarm(now: Snapshot, found: list[_Row]) -> tuple[str, str] | None:
     """The headline, with its name: that nothing moves, and who must act."""
     if now.stopped:
-        mine = now.check and now.check.findings
-        why = (
-            f"at the first finding: {now.check.told}"
-            if now.check and mine
-            else ("at a finding on another device of it")
-        )
+        why = "because of another device of it"
+        if now.check and now.check.findings:
+            why = f"at the first finding: {now.check.told}"
+        elif now.check and now.check.told:
+            why = f"at its hang: {now.check.told}"
         return "STOP", f"--check=stop has stopped the guest {why}"
     sure: dict[str, list[str]] = {}
     late: dict[str, list[str]] = {}

@@ -168,7 +168,7 @@ class Reset:
 
     def _write(self, at: int, values: Values) -> None:
         tail = values[0] >= DOORBELLS and not values[0] & 4  # CAP.DSTRD is 0 in all we know
-        if tail and self._monitor.down:
+        if tail and self._monitor.down and not self._ready:
             text = f"the doorbell at {values[0]:#x} is written before CSTS.RDY is 1"
             self._monitor.find("reset.doorbell-before-ready", text, self._monitor.down, at)
 

@@ -158,13 +158,13 @@ class Recorder:
             self.events += 1
             if name == "command" and monitor.last:
                 self._fetched(at, monitor.last, replaced)
+                self._parked(at, monitor.last)
             elif name == "parked" and 0 in monitor.sqs:
-                stay = self._alive.get(monitor.sqs[0].flight.get(values[0]))  # type: ignore[arg-type]
-                if stay and not stay.parked:
-                    stay.parked = at
+                self._parked(at, monitor.sqs[0].flight.get(values[0]))
             touched = self._touched(name, values)
             if name in ("msix", "interrupt"):
-                self._interrupts.update((sq.cq.id, at) for sq in touched if sq.cq)
+                raised = (sq.cq for sq in touched if sq.cq and sq.cq.ien)  # the others' are masked
+                self._interrupts.update((cq.id, at) for cq in raised)
             self._look(at, touched, name)
             self.lines.tells(at, kind, tuple(sq.id for sq in touched), values)
             if self.events % PAGE_LINES_MAX == 0:
@@ -172,6 +172,11 @@ class Recorder:
                     history.forget(self.lines.left_out)
 
         return recorded
+
+    def _parked(self, at: int, command: Command | None) -> None:
+        stay = self._alive.get(command) if command and command.parked else None
+        if stay and not stay.parked:
+            stay.parked = at
 
     def _touched(self, name: str, values: Values) -> list[Sq]:
         """The queues that an event may have changed, its own first."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from nvmelab.check.live import LiveMonitor
+from nvmelab.check.rule import errors_of
 from nvmelab.check.verdict import Verdict, judge
 from nvmelab.limits import CHECK_REST_S
 
@@ -57,7 +58,7 @@ class Judging:
             live.mark(now)
         if self._on_trouble is None:
             return
-        broken = any(finding.severity == "error" for finding in live.monitor.findings)
+        broken = bool(errors_of(live.monitor.findings))
         if quiet and self._rested != self._events and now - self._event_at > CHECK_REST_S:
             self._rested = self._events
         elif not broken:

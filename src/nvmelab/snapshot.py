@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from nvmelab.check.ball import Ball, Dead, Stage, Standing, ball_of, owed
+from nvmelab.check.rule import errors_of
 from nvmelab.limits import (
     CHECK_REST_S,
     SNAPSHOT_COMMANDS_MAX,
@@ -324,13 +325,8 @@ class Observer:
 
 def check_of(verdict: Verdict, events: int) -> Check:
     """The verdict on that many events, in short."""
-    errors = [finding for finding in verdict.findings if finding.severity == "error"]
-    told = ""
-    if errors:
-        told = f"{errors[0].party}: {errors[0].text} ({errors[0].rule}, {errors[0].ref})"
-    elif part := verdict.deciding:
-        told = f"{part.where}; {part.who}: {part.owed}"
-    return Check(verdict.verdict, events, len(errors), cut(told))
+    errors = errors_of(verdict.findings)
+    return Check(verdict.verdict, events, len(errors), cut(verdict.told))
 
 
 def cut(text: str) -> str:

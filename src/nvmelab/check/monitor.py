@@ -199,7 +199,7 @@ class Monitor(Accusations):
     def _tail(self, at: int, values: Values) -> None:
         sqid, tail = values
         sq = self.last_rung = self.sq(sqid)
-        if sq.silent and not self.complete:
+        if sq.silent:
             self.lacks(at, f"SQ {sqid} is rung, and what was fetched before was not")
         steps = steps_between(sq.tail if sq.tail is not None else sq.head, tail, sq.entries)
         if sq.from_start and sq.entries and len(sq.rung) + steps >= sq.entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -41,3 +42,13 @@ class Finding(msgspec.Struct, frozen=True):
     ref: str
     severity: Severity
     evidence: list[int]
+
+    @property
+    def said(self) -> str:
+        """All but the evidence, in one line."""
+        return f"{self.party}: {self.text} ({self.rule}, {self.ref})"
+
+
+def errors_of(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that are no mere notes."""
+    return [finding for finding in findings if finding.severity == "error"]

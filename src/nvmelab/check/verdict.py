@@ -13,7 +13,7 @@ import msgspec
 
 from nvmelab.check.ball import STAGES, agreed
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.rule import Finding
+from nvmelab.check.rule import Finding, errors_of
 from nvmelab.check.rules import PROGRESS, RULES
 from nvmelab.check.waiting import Pattern, Stuck, TakenBack, lost_wakeup, waiting_of
 from nvmelab.limits import CHECK_REST_S
@@ -53,6 +53,13 @@ class Verdict(msgspec.Struct, frozen=True):
         known = [part for part in mine if (part.sqid, part.state) == bug]
         return next(iter(known + mine + self.stuck), None)
 
+    @property
+    def told(self) -> str:
+        """In one line: the first breach, or what the verdict is about; empty without either."""
+        said = [finding.said for finding in errors_of(self.findings)]
+        part = self.deciding
+        return next(iter(said), part.said if part else "")
+
 
 class _Scene(NamedTuple):
     """What the verdict is about: how things stand, or how they stood when the host ended them."""
@@ -78,7 +85,8 @@ def judge(monitor: Monitor, *, rest: bool, time_of: TimeOf = lambda _number: Non
             Stuck(0, None, state, 1, ["device"], due.text, [due.since])  # type: ignore[arg-type]
             for state, due in monitor.due.items()
         ]
-    errors = [finding for finding in monitor.findings if finding.severity == "error"]
+    errors = errors_of(monitor.findings)
+    pattern = scene.pattern or _pattern_then(monitor, scene, time_of)
     word: Word
     if rest and (scene.failed or (scene.gap and stuck)):
         word = "undecided"
@@ -91,13 +99,12 @@ def judge(monitor: Monitor, *, rest: bool, time_of: TimeOf = lambda _number: Non
         breakers = {finding.party for finding in errors}
         word = breakers.pop() if len(breakers) == 1 else "undecided"
     else:
-        known_bug = scene.pattern or _pattern_then(monitor, scene, time_of)
-        word = "undecided" if known_bug or monitor.gaps else "clean"
+        word = "undecided" if pattern or monitor.gaps else "clean"
     return Verdict(
         verdict=word,
         stuck=stuck if rest else [],
         findings=monitor.findings,
-        pattern=scene.pattern or _pattern_then(monitor, scene, time_of),
+        pattern=pattern,
         in_flight=in_flight,
         rule=_broken_by_rest(monitor, stuck, word) if rest else "",
         notes=_notes(monitor, scene, stuck, word, time_of),
@@ -227,7 +234,7 @@ def _notes(
         notes.append(
             "no command is outstanding on this device: what waits, waits for something else"
         )
-    parties = {finding.party for finding in monitor.findings if finding.severity == "error"}
+    parties = {finding.party for finding in errors_of(monitor.findings)}
     if rest and word == "undecided" and waiting and len(parties) == 1:
         notes.append(
             f"the {parties.pop()} broke a rule before, and what is owed now is another's: whether "

@@ -57,6 +57,11 @@ class Stuck(msgspec.Struct, frozen=True):
         """Who may have to act."""
         return " or ".join(self.ball)
 
+    @property
+    def said(self) -> str:
+        """All but the evidence, in one line."""
+        return f"{self.where}; {self.who}: {self.owed}"
+
 
 class Pattern(msgspec.Struct, frozen=True):
     """The signature of a known bug."""

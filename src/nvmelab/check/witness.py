@@ -9,13 +9,14 @@ what shows on the bus.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from nvmelab.check.live import LiveMonitor
 from nvmelab.check.model import Command, Cq, Sq, Values
-from nvmelab.check.rule import Finding
+from nvmelab.check.rule import Finding, errors_of
 from nvmelab.check.verdict import Verdict, judge
 from nvmelab.spec.commands import TO_HOST, AdminOpcode
 from nvmelab.spec.features import Feature
@@ -77,12 +78,11 @@ class Witness:
             self._doorbell(offset - DOORBELLS, size, value)
             return
         self.live.emit("mmio_write", offset, value, size)
-        enabled = bool(self._register("cc", 4) & 1)
         before = self._register("cc", 4)
         inside = value.to_bytes(size, "little")[: max(len(self._registers) - offset, 0)]
         touched = range(offset, offset + size)
         admin = any(OFFSET[name] in touched for name in ("aqa", "asq", "acq"))
-        if not (enabled and admin):  # a device need not take these while it is enabled
+        if not (before & 1 and admin):  # a device need not take these while it is enabled
             self._registers[offset : offset + len(inside)] = inside
         if OFFSET["cc"] in touched:
             self._cc(before, self._register("cc", 4))
@@ -110,21 +110,20 @@ class Witness:
     def looks(self, memory: Memory, raised: Callable[[int], bool]) -> None:
         """See `Watcher`."""
         monitor = self._monitor
-        if self._blind or not monitor.enabled:
+        admin = monitor.cqs.get(0)
+        if self._blind or not monitor.enabled or admin is None:  # a device may have deleted it
             return
         # Before the entries: what is posted after this counts as told of, which accuses nobody.
         vectors = sorted({cq.vector for cq in monitor.cqs.values() if cq.vector is not None})
         told = [vector for vector in vectors if raised(vector)]
-        admin, *others = (cq for _cqid, cq in sorted(monitor.cqs.items()) if cq.from_start)
         while True:
             # What an admin command ends is looked at once more before its completion is.
             ends = self._is_there(admin)
-            for cq in others:
+            for cq in [cq for cqid, cq in sorted(monitor.cqs.items()) if cqid]:
                 while self._take(cq):
                     pass
             if not ends or not self._take(admin):
                 break
-            others = [cq for cqid, cq in sorted(monitor.cqs.items()) if cqid]
         for vector in told:
             self.live.emit("irq_msix", vector)
 
@@ -339,21 +338,15 @@ class Witness:
     def breaches(self) -> list[Finding]:
         """What the device did wrong while the driver did everything right: what a device does after
         a breach of its driver is left alone."""
-        found = []
-        for finding in self._monitor.findings:
-            if finding.severity == "note":
-                continue
-            if finding.party == "driver":
-                break
-            found.append(finding)
-        return found
+        errors = errors_of(self._monitor.findings)
+        return list(itertools.takewhile(lambda finding: finding.party != "driver", errors))
 
     def verdict(self) -> Verdict | None:
         """On a driver that waits, and a device that is at rest. None if something has happened that
         does not show, or the driver broke a rule itself: what is owed to it then, its own test
         knows."""
         monitor = self._monitor
-        errors = (finding for finding in monitor.findings if finding.severity == "error")
+        errors = errors_of(monitor.findings)
         if self._blind or any(finding.party == "driver" for finding in errors):
             return None
         due = monitor.due

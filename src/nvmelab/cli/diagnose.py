@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 from collections.abc import Iterable
@@ -21,7 +20,8 @@ from nvmelab.report.diagnosis import diagnosis_json, diagnosis_text, evidence_of
 from nvmelab.report.log_page import log_page
 from nvmelab.report.recorder import Recorder
 from nvmelab.trace.again import Again
-from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
+from nvmelab.trace.capture import CaptureError, CaptureReader
+from nvmelab.trace.capture import told_apart as capture_told_apart
 from nvmelab.trace.ftrace_reader import read_ftrace, told_apart
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_log import event_text
@@ -108,11 +108,9 @@ def _read(log: str, monitor: Monitor, recorder: Recorder | None, linux: LinuxMon
     handlers = recorder.handlers if recorder else monitor.handlers
     try:
         with open_log(log) as stream:
-            chunks = chunks_of(stream.read)
-            first = next(chunks, b"")
-            chunks = itertools.chain([first], chunks)
+            is_capture, chunks = capture_told_apart(chunks_of(stream.read))
             is_linux = False
-            if first.startswith(MAGIC):
+            if is_capture:
                 counts = _read_capture(chunks, monitor, handlers, recorder)
             else:
                 is_linux, chunks = told_apart(chunks)

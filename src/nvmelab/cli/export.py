@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
@@ -14,7 +13,8 @@ from nvmelab.check.chain import Handler
 from nvmelab.check.live import Feeder
 from nvmelab.cli.options import Fail, named
 from nvmelab.report.perfetto import PerfettoWriter
-from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
+from nvmelab.trace.capture import CaptureError, CaptureReader
+from nvmelab.trace.capture import told_apart as capture_told_apart
 from nvmelab.trace.clock import Clock
 from nvmelab.trace.ftrace_reader import told_apart
 from nvmelab.trace.opening import LogError, open_log
@@ -54,10 +54,7 @@ def export(log: str, perfetto: Path | None, qemu_log: Path | None) -> None:
     assert target
     try:
         with open_log(log) as stream:
-            chunks = chunks_of(stream.read)
-            first = next(chunks, b"")
-            chunks = itertools.chain([first], chunks)
-            is_capture = first.startswith(MAGIC)
+            is_capture, chunks = capture_told_apart(chunks_of(stream.read))
             is_linux = False
             if not is_capture:
                 is_linux, chunks = told_apart(chunks)

@@ -269,14 +269,7 @@ def _run(
 
 def _stop_guest(stopper: GuestStopper, verdict: Verdict) -> None:
     stopper.stop()
-    errors = (finding for finding in verdict.findings if finding.severity == "error")
-    first = next(errors, None)
-    if first:
-        why = f"{first.party}: {first.text} ({first.rule}, {first.ref})"
-    else:
-        part = verdict.deciding
-        why = f"{part.where}; {part.who}: {part.owed}" if part else verdict.verdict
-    click.echo(f"nvmelab: the guest is stopped: {why}; Ctrl-C ends it", err=True)
+    click.echo(f"nvmelab: the guest is stopped: {verdict.told}; Ctrl-C ends it", err=True)
 
 
 def _run_qemu(command: list[str], loop: Loop) -> int:

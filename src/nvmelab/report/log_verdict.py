@@ -18,8 +18,8 @@ from nvmelab.report.log_lines import Line
 from nvmelab.report.log_words import (
     GLOSSARY,
     breach,
+    breaches_of,
     commands,
-    errors_of,
     heading,
     known_bug,
     proof,
@@ -110,7 +110,7 @@ class _Head:
 
     def proof(self, verdict: Verdict) -> str:
         """The lines of a hang as a list, and what broke a rule: what came first before the rest."""
-        steps, errors, first = proof(verdict), errors_of(verdict), breach(verdict)
+        steps, errors, first = proof(verdict), breaches_of(verdict), breach(verdict)
         if first:
             errors.remove(first)
             errors.insert(0, first)
@@ -167,13 +167,13 @@ class _Head:
             rows.append(("Known bug", escape(known_bug(verdict))))
         if not rows:
             tried = tried_text(verdict.exercised, self._unit)
-            tried += ", and none is broken" * (not errors_of(verdict))
+            tried += ", and none is broken" * (not breaches_of(verdict))
             rows.append(("Rules", escape(tried)))
         return tag("dl", *(tag("dt", escape(term)) + tag("dd", text) for term, text in rows))
 
     def folded(self, verdict: Verdict, counts: Counts, blind: Sequence[str]) -> str:
         """What not everybody needs."""
-        errors = errors_of(verdict)
+        errors = breaches_of(verdict)
         notes = [finding for finding in verdict.findings if finding.severity != "error"]
         found = ""
         for title, findings in (("more finding", errors[_SHOWN:]), ("note", notes)):

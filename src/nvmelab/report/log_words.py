@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nvmelab.check.monitor import Monitor
-from nvmelab.check.rule import Finding
+from nvmelab.check.rule import Finding, errors_of
 from nvmelab.check.verdict import Verdict
 from nvmelab.check.waiting import AFFECTED, STATES, Stuck
 from nvmelab.trace.qemu_reader import Counts
@@ -22,10 +22,9 @@ def commands(count: int) -> str:
     return "1 command" if count == 1 else f"{count:,} commands"
 
 
-def errors_of(verdict: Verdict) -> list[Finding]:
+def breaches_of(verdict: Verdict) -> list[Finding]:
     """What breaks a rule, that which came first before the others."""
-    errors = [finding for finding in verdict.findings if finding.severity == "error"]
-    return sorted(errors, key=line_of)
+    return sorted(errors_of(verdict.findings), key=line_of)
 
 
 def line_of(finding: Finding) -> int:
@@ -37,7 +36,7 @@ def breach(verdict: Verdict) -> Finding | None:
     """The first breach, of the party that is named if one is: a cause comes before its effects.
     None if a known bug explains what waits, or it waited before."""
     word, part = verdict.verdict, verdict.deciding
-    errors = [one for one in errors_of(verdict) if word in (one.party, "undecided")]
+    errors = [one for one in breaches_of(verdict) if word in (one.party, "undecided")]
     if not errors or (part and verdict.pattern):
         return None
     if part and len(part.ball) == 1 and max(part.evidence, default=0) < line_of(errors[0]):
@@ -61,7 +60,7 @@ def heading(verdict: Verdict, *, hung: bool) -> str:
     if part:
         return "It stands still, and whose fault that is does not show"
     if first:
-        both = len({finding.party for finding in errors_of(verdict)}) > 1
+        both = len({finding.party for finding in breaches_of(verdict)}) > 1
         who = f"Both sides break the rules, first the {first.party}"
         return f"{who if both else f'The {first.party} breaks the rules'}: {first.text}"
     if verdict.pattern:

@@ -35,7 +35,7 @@ def result_lines(result: Result) -> str:
 
 
 def _judged(verdict: Verdict) -> str:
-    waits = "; ".join(f"{part.where}; {part.who}: {part.owed}" for part in verdict.stuck)
+    waits = "; ".join(part.said for part in verdict.stuck)
     return f"{verdict.verdict}: {waits}"
 
 

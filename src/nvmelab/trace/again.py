@@ -6,7 +6,8 @@ import contextlib
 import itertools
 from collections.abc import Iterable
 
-from nvmelab.trace.capture import MAGIC, CaptureError, CaptureReader
+from nvmelab.trace.capture import CaptureError, CaptureReader
+from nvmelab.trace.capture import told_apart as capture_told_apart
 from nvmelab.trace.clock import Clock
 from nvmelab.trace.opening import LogError, open_log
 from nvmelab.trace.qemu_log import event_text
@@ -28,10 +29,8 @@ class Again:
         if not wanted or self._path == "-":
             return
         with contextlib.suppress(LogError, CaptureError), open_log(self._path) as stream:
-            chunks = chunks_of(stream.read)
-            first = next(chunks, b"")
-            chunks = itertools.chain([first], chunks)
-            if first.startswith(MAGIC):
+            is_capture, chunks = capture_told_apart(chunks_of(stream.read))
+            if is_capture:
                 self._events(CaptureReader(chunks), wanted)
             else:
                 self._lines(chunks, wanted)

@@ -12,6 +12,7 @@ A record is written at the end of a turn of the loop, so what a kill can take is
 
 from __future__ import annotations
 
+import itertools
 import logging
 import struct
 import time
@@ -243,6 +244,12 @@ class _Kind:
                 self.places.append(found[0])
         if ours is None:
             self.name = None  # not an event of this version
+
+
+def told_apart(chunks: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
+    """Whether this is a capture; and the same chunks again."""
+    first = next(chunks, b"")
+    return first.startswith(MAGIC), itertools.chain([first], chunks)
 
 
 class CaptureReader:
